@@ -1,0 +1,45 @@
+"""What every ``python -m helpers.…`` command shares: bad input is answered by one sentence and the exit code 2."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class InputError(ValueError):
+    """Something given to the course cannot be used; the message says what, where, and what to do."""
+
+
+class Interrupted(BaseException):
+    """A signal asked the program to stop. Not an ``Exception``, so that nothing swallows it on its way out."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.exit_code = 128 + signal_number
+
+
+class CommandLine(argparse.ArgumentParser):
+    """An argument parser whose errors are one sentence, without the usage lines above it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+    def run(self, command: Callable[[], object]) -> int:
+        """Call ``command`` and return the exit code: 0, 2 for an ``InputError``, 128 + N for signal N."""
+
+        def stop(signal_number: int, _: object) -> NoReturn:
+            raise Interrupted(signal_number)
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            command()
+        except InputError as error:
+            print(f"{self.prog}: {error}", file=sys.stderr)
+            return 2
+        except Interrupted as interruption:
+            return interruption.exit_code
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return 0

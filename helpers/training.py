@@ -1,0 +1,350 @@
+"""The training loop: pairs in, a model with its checkpoints and its log out.
+
+``python -m helpers.training --data data/scenes --out runs/first --seconds 60``
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from helpers.annotations import read_captions
+from helpers.checkpoints import load_checkpoint, save_checkpoint
+from helpers.command_line import CommandLine, InputError, Interrupted
+from helpers.data import ImageTextDataset, make_loader
+from helpers.encoders import DualEncoder
+from helpers.evaluation import evaluate
+from helpers.losses import contrastive_loss
+from helpers.optimizers import Muon
+from helpers.regularizers import REGULARIZERS, parse_regularizer
+from helpers.temperature import LearnedTemperature, parse_schedule
+from helpers.text import WordTokenizer
+
+IN_MEMORY = 4 * 2**30  # bytes of decoded pixels that are kept in memory; larger sets are decoded in every epoch
+
+
+def make_optimizers(model: nn.Module, temperature: object) -> list[torch.optim.Optimizer]:
+    """Muon for the weight matrices and convolutions, AdamW for the rest: embeddings, the first layer, biases, batch
+    norms, the temperature. The temperature gets no weight decay.
+
+    A projection that only a regularizer uses has no gradient without it, and both then leave it alone.
+    """
+    first = {"image_encoder.stem.0.weight", "text_encoder.embedding.weight"}
+    inner = [p for name, p in model.named_parameters() if p.ndim >= 2 and name not in first]
+    others = [p for name, p in model.named_parameters() if p.ndim < 2 or name in first]
+    groups = [{"params": others, "weight_decay": 0.01}]
+    if isinstance(temperature, LearnedTemperature):
+        groups.append({"params": temperature.parameters(), "weight_decay": 0.0})
+    return [Muon(inner, lr=0.006, weight_decay=0.02), torch.optim.AdamW(groups, lr=0.003)]
+
+
+def learning_rate_factor(progress: float) -> float:
+    """Up to 1 over the first twentieth of training, then down to 0 along half a cosine."""
+    warm_up = 0.05
+    if progress < warm_up:
+        return (progress + 0.005) / (warm_up + 0.005)  # not 0 at the very first step
+    return (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up))) / 2
+
+
+def train(
+    data: Path | str,
+    out: Path | str,
+    epochs: int | None = None,
+    seconds: float | None = None,
+    seed: int = 0,
+    temperature: str = "learned:0.1",
+    image_size: int = 64,
+    regularizers: Sequence[str] = (),
+    batch_size: int = 256,
+    resume: bool = False,
+    on_epoch: Callable[[dict], None] = lambda record: None,
+    on_step: Callable[[int, DualEncoder, WordTokenizer], None] = lambda step, model, tokenizer: None,
+) -> list[dict]:
+    """Train a dual encoder on the ``train`` split, watch it on ``val``, keep the last and best checkpoint in ``out``.
+
+    All randomness comes from the seed and the number of the step, so two runs of so many epochs give the same bits, and
+    so does a run that was stopped and resumed. With ``seconds`` the number of steps depends on the machine.
+
+    Args:
+        data: a folder in the COCO Captions layout.
+        out: the folder for ``last.pt``, ``best.pt`` and ``log.jsonl``; it is made when there is something to save.
+        epochs, seconds: how long to train; give one of the two. Seconds are wall time, from this call to its return.
+        seed: fixes initial weights, batches, captions and dropout.
+        temperature: a schedule, as :func:`helpers.temperature.parse_schedule` reads it.
+        image_size: side of the images, in pixels, 32 or more.
+        regularizers: each ``NAME`` or ``NAME:WEIGHT``.
+        batch_size: pairs a step, each other pair of the batch being a negative.
+        resume: go on with the run in ``out``, which must have been started with the same settings.
+        on_epoch: called with the record before the first epoch and after each.
+        on_step: called with the number of steps done, the model and the tokenizer, before the first step and after each.
+
+    Returns:
+        One record an epoch, the first (epoch 0) before any training: ``epoch``, ``step``, ``seconds``, ``loss`` (mean
+        over the epoch's steps), each regularizer by its name, ``temperature`` and both validation recalls.
+
+    Raises:
+        InputError: for data, settings or an output folder that cannot be used; nothing has been written then.
+    """
+    # Stage 1: settings and data, all checked before anything is written.
+    started = time.monotonic()
+    out = Path(out)
+    settings = {
+        "data": Path(data).name,
+        "seconds": seconds,
+        "epochs": epochs,
+        "seed": seed,
+        "temperature": temperature,
+        "image_size": image_size,
+        "regularizers": list(regularizers),
+        "batch_size": batch_size,
+    }
+    check_settings(settings)
+    before = check_output(out, settings, resume)
+    weights = dict(parse_regularizer(text) for text in regularizers)
+    train_set, val_set = (
+        ImageTextDataset(*read_captions(data, split), image_size=image_size, seed=seed) for split in ("train", "val")
+    )
+    for dataset in (train_set, val_set):
+        if len(dataset) * 3 * image_size**2 <= IN_MEMORY:
+            dataset.keep_decoded()
+
+    # Stage 2: model, loader, optimizers, from the seed or from where the run was stopped.
+    torch.manual_seed(seed)
+    captions = [caption for of_image in train_set.captions for caption in of_image]
+    tokenizer = WordTokenizer.build(captions, min_count=2 if len(captions) > 1000 else 1)
+    architecture = {"dim": 128, "dropout": 0.1}
+    model = DualEncoder(len(tokenizer), tokenizer.max_length, **architecture)
+    loader = make_loader(train_set, tokenizer, batch_size, seed)
+    schedule = parse_schedule(temperature)
+    optimizers = make_optimizers(model, schedule)
+    base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+    epoch, step, seconds_before, records, sums = 0, 0, 0.0, [], {}
+    if before is not None:
+        if before["vocabulary"] != tokenizer.vocabulary:
+            raise InputError(f"{out} was trained on other captions than {data} holds now; start a new run")
+        model.load_state_dict(before["model"])
+        for optimizer, state in zip(optimizers, before["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        if isinstance(schedule, nn.Module):
+            schedule.load_state_dict(before["temperature"])
+        epoch, step, seconds_before = before["epoch"], before["step"], before["seconds"]
+        records, sums = before["records"], before["sums"]
+    total_steps = None if epochs is None else epochs * len(loader)
+    reserve = 0.0  # seconds to keep for the last validation and saving
+
+    def elapsed() -> float:
+        return seconds_before + time.monotonic() - started
+
+    def progress() -> float:
+        if total_steps is not None:
+            return min(1.0, step / total_steps)
+        return min(1.0, elapsed() / max(seconds - reserve, 1e-9))
+
+    def save(name: str) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        content = {
+            "model": model.state_dict(),
+            "architecture": architecture,
+            "vocabulary": tokenizer.vocabulary,
+            "max_length": tokenizer.max_length,
+            "temperature": schedule.state_dict() if isinstance(schedule, nn.Module) else {},
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+            "settings": settings,
+            "epoch": epoch,
+            "step": step,
+            "seconds": elapsed(),
+            "records": records,
+            "sums": sums,
+        }
+        save_checkpoint(out / name, content)
+
+    def validate() -> None:
+        """Close an epoch: measure, write the record, keep the checkpoint."""
+        nonlocal reserve, sums
+        began = time.monotonic()
+        metrics = evaluate(model, tokenizer, val_set, val_set.captions)
+        steps = sums.pop("steps", 0)
+        record = {
+            "epoch": epoch,
+            "step": step,
+            "loss": None,
+            **{name: value / steps for name, value in sums.items()},
+            "temperature": float(schedule(progress())),
+            "val_image_to_text": metrics["image_to_text"]["R@1"],
+            "val_text_to_image": metrics["text_to_image"]["R@1"],
+            "seconds": round(elapsed(), 2),
+        }
+        sums = {}
+        records.append(record)
+        tqdm.write(describe(record))
+        on_epoch(record)
+        if step > 0:
+            save("last.pt")
+            if record_score(record) >= max(record_score(earlier) for earlier in records):
+                save("best.pt")
+            (out / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in records))
+        reserve = max(reserve, 1.2 * (time.monotonic() - began))
+
+    # Stage 3: the loop.
+    try:
+        if not records:
+            validate()
+            on_step(step, model, tokenizer)
+        while progress() < 1:
+            train_set.set_epoch(epoch)
+            loader.batch_sampler.set_epoch(epoch, first_batch=step - epoch * len(loader))
+            bar = tqdm(loader, desc=f"epoch {epoch + 1}", unit="step", leave=False, mininterval=0.5)
+            for batch in bar:
+                now = progress()
+                if now >= 1:
+                    break
+                torch.manual_seed(seed * 1_000_003 + step)  # dropout from the step alone, so that a resumed run agrees
+                for optimizer, rates in zip(optimizers, base_rates, strict=True):
+                    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                        group["lr"] = rate * learning_rate_factor(now)
+
+                # Forward: features, at several scales only when a regularizer asks for them.
+                model.train()
+                inputs = batch["images"], batch["token_ids"], batch["padding"]
+                image_scales, text_scales = model.scales(*inputs) if weights else ([x] for x in model(*inputs))
+                now_temperature = schedule(now)
+                loss = contrastive_loss(image_scales[-1], text_scales[-1], now_temperature)
+                terms = {name: REGULARIZERS[name](image_scales, text_scales, now_temperature) for name in weights}
+
+                # Backward and step.
+                total = loss + sum(weights[name] * term for name, term in terms.items())
+                total.backward()
+                for optimizer in optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+                if isinstance(schedule, LearnedTemperature):
+                    schedule.clamp_()
+
+                step += 1
+                for name, value in {"loss": loss, **terms}.items():
+                    sums[name] = sums.get(name, 0.0) + value.item()
+                sums["steps"] = sums.get("steps", 0) + 1
+                on_step(step, model, tokenizer)
+            epoch = step // len(loader)
+            validate()
+    except Interrupted as interruption:
+        if step > 0:
+            save("last.pt")
+            tqdm.write(f"stopped by signal {interruption.args[0]} at step {step}; go on with --resume", file=sys.stderr)
+        raise
+    return records
+
+
+def check_settings(settings: dict) -> None:
+    """Raise ``InputError`` for settings that no run can have."""
+    epochs, seconds = settings["epochs"], settings["seconds"]
+    if (epochs is None) == (seconds is None):
+        raise InputError("say how long to train: either --epochs N or --seconds S")
+    if epochs is not None and epochs < 1:
+        raise InputError(f"--epochs must be 1 or more, not {epochs}")
+    if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"--seconds must be above 0, not {seconds:g}")
+    if settings["image_size"] < 32:
+        raise InputError(f"--image-size must be 32 pixels or more, not {settings['image_size']}")
+    if settings["batch_size"] < 2:
+        raise InputError(
+            f"--batch-size must be 2 or more, since other pairs are the negatives, not {settings['batch_size']}"
+        )
+    try:
+        parse_schedule(settings["temperature"])
+        for text in settings["regularizers"]:
+            parse_regularizer(text)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def check_output(out: Path, settings: dict, resume: bool) -> dict | None:
+    """The checkpoint to go on from, or None for a new run.
+
+    Raises:
+        InputError: if ``out`` cannot be written, holds another run without ``resume``, or one with other settings.
+    """
+    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise InputError(f"cannot write to {out}: {nearest} is no folder that you may write in")
+    last = out / "last.pt"
+    if not resume:
+        if out.is_dir() and any(out.iterdir()):
+            raise InputError(
+                f"{out} is not empty, perhaps it holds another run; choose another folder, or add --resume"
+            )
+        return None
+    if not last.is_file():
+        raise InputError(f"there is no run to resume in {out}; leave out --resume to start one")
+    before = load_checkpoint(last)
+    differing = [name for name, value in settings.items() if before["settings"][name] != value]
+    if differing:
+        was = ", ".join(f"{name} {before['settings'][name]}" for name in differing)
+        raise InputError(f"the run in {out} was started with {was}; resume it with the same settings")
+    return before
+
+
+def record_score(record: dict) -> float:
+    """What the best checkpoint is chosen by: the mean of both validation recalls."""
+    return (record["val_image_to_text"] + record["val_text_to_image"]) / 2
+
+
+def describe(record: dict) -> str:
+    """A record as one line of text."""
+    terms = {key: value for key, value in record.items() if key == "loss" or key in REGULARIZERS}
+    losses = "  ".join(f"{name} {value:.3f}" if value is not None else f"{name}     -" for name, value in terms.items())
+    return (
+        f"epoch {record['epoch']:>3}  {losses}  temperature {record['temperature']:.3f}  val R@1 "
+        f"image to text {record['val_image_to_text']:5.1f}, text to image {record['val_text_to_image']:5.1f}  "
+        f"{record['seconds']:.0f} s"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = CommandLine(prog="python -m helpers.training", description="Train a dual encoder on image-text pairs.")
+    parser.add_argument("--data", type=Path, required=True, help="a folder in the COCO Captions layout")
+    parser.add_argument("--out", type=Path, required=True, help="the folder for checkpoints and log")
+    parser.add_argument("--epochs", type=int, help="train so many epochs; the same seed then gives the same bits")
+    parser.add_argument(
+        "--seconds", type=float, help="train so long; how many steps that makes depends on the machine, so bits differ"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="fixes weights, batches, captions, dropout (default 0)")
+    parser.add_argument("--temperature", default="learned:0.1", metavar="SCHEDULE", help="default learned:0.1")
+    parser.add_argument("--image-size", type=int, default=64, metavar="PIXELS", help="32 or more (default 64)")
+    parser.add_argument(
+        "--regularizer", action="append", default=[], metavar="NAME[:WEIGHT]", help=f"of {', '.join(REGULARIZERS)}"
+    )
+    parser.add_argument("--batch-size", type=int, default=256, metavar="PAIRS", help="pairs a step (default 256)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    options = parser.parse_args(arguments)
+    if options.epochs is None and options.seconds is None:
+        options.seconds = 60.0
+
+    def command() -> None:
+        torch.set_num_threads(min(2, torch.get_num_threads()))
+        train(
+            data=options.data,
+            out=options.out,
+            epochs=options.epochs,
+            seconds=options.seconds,
+            seed=options.seed,
+            temperature=options.temperature,
+            image_size=options.image_size,
+            regularizers=options.regularizer,
+            batch_size=options.batch_size,
+            resume=options.resume,
+        )
+        print(f"the run is in {options.out}")
+
+    return parser.run(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
