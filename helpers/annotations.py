@@ -13,6 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from helpers.command_line import InputError
 
+DATA = Path(__file__).resolve().parents[1] / "data"  # where the course keeps its pairs
+
 
 @dataclass
 class Record:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
+from nbformat.sign import NotebookNotary
 
 from helpers.command_line import CommandLine, InputError
 
@@ -103,10 +104,10 @@ def lessons(root: Path) -> list[Path]:
 
 
 def put_copy(learners: NotebookNode, target: Path) -> None:
-    """Write a learner's copy, and sign it, so that JupyterLab shows its widgets on opening."""
+    """Sign a learner's copy, so that JupyterLab shows its widgets on opening, and write it."""
+    NotebookNotary().sign(nbformat.reads(nbformat.writes(learners), as_version=4))
     target.parent.mkdir(exist_ok=True)
     write_whole(learners, target)
-    nbformat.sign.NotebookNotary().sign(nbformat.read(target, as_version=4))
 
 
 def make_copies(root: Path = ROOT) -> list[Path]:
@@ -147,7 +148,7 @@ def reset(number: str, root: Path = ROOT) -> Path | None:
     fresh = learners_copy(nbformat.read(by_name[name], as_version=4), f"{name}.ipynb")
     target = root / "my_course" / f"{name}.ipynb"
     kept = None
-    if target.exists():
+    if target.exists() and target.read_text(encoding="utf-8").strip() != nbformat.writes(fresh).strip():
         kept = next(path for n in count(1) if not (path := target.with_name(f"{name}.my-work-{n}.ipynb")).exists())
         target.rename(kept)
         print(f"Kept your work as my_course/{kept.name}.")

@@ -12,7 +12,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2.functional import normalize, pil_to_tensor
 from tqdm import tqdm
 
-from helpers.annotations import read_captions as read_captions  # the reader of pairs belongs to this page too
+# Where pairs lie and how they are read belongs to this page too.
+from helpers.annotations import DATA as DATA
+from helpers.annotations import read_captions as read_captions
 from helpers.command_line import InputError
 from helpers.text import WordTokenizer
 

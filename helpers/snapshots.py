@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from helpers.annotations import read_captions
+from helpers.annotations import DATA, read_captions
 from helpers.command_line import CommandLine, InputError
 from helpers.data import ImageTextDataset
 from helpers.encoders import DualEncoder
@@ -25,7 +25,7 @@ from helpers.training import train
 PAIRS = 64
 EPOCHS = 12
 MOMENTS = (0, 8, 16, 32, 64, 128, 744)  # steps; 62 make an epoch of the scenes
-FILE = Path(__file__).parent.parent / "data" / "features.npz"
+FILE = DATA / "features.npz"
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def train(
         batch_size: pairs a step, each other pair of the batch being a negative.
         resume: go on with the run in ``out``, which must have been started with the same settings.
         on_epoch: called with the record before the first epoch and after each.
-        on_step: called with the number of steps done, the model and the tokenizer, before the first step and after each.
+        on_step: called with the steps done so far, the model and the tokenizer, before the first step and after each.
 
     Returns:
         One record an epoch, the first (epoch 0) before any training: ``epoch``, ``step``, ``seconds``, ``loss`` (mean

@@ -1,0 +1,191 @@
+"""The course's figures. Each function draws one new figure and returns it; a cell ends with ``plt.show()``.
+
+Colour limits are fixed, so that two pictures compare; the colour maps are safe for colour-blind eyes; faces are white,
+so that a dark theme leaves them readable.
+"""
+
+import io
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from helpers.data import IMAGENET_MEAN, IMAGENET_STD
+
+SIMILARITY_COLOURS = {"cmap": "RdBu_r", "vmin": -1.0, "vmax": 1.0}
+PROBABILITY_COLOURS = {"cmap": "cividis", "vmin": 0.0, "vmax": 1.0}
+
+
+def to_pixels(image: Tensor) -> Tensor:
+    """An image for ``imshow``, ``[height, width, 3]`` from 0 to 1.
+
+    Args:
+        image: ``[3, height, width]``, uint8, or float as :class:`helpers.data.ImageTextDataset` gives it (normalised).
+    """
+    if image.dtype == torch.uint8:
+        pixels = image.float() / 255
+    else:
+        pixels = image * torch.tensor(IMAGENET_STD)[:, None, None] + torch.tensor(IMAGENET_MEAN)[:, None, None]
+    return pixels.clamp(0, 1).permute(1, 2, 0)  # [height, width, 3]
+
+
+def pair_sheet(images: Sequence[Tensor], captions: Sequence[str], columns: int = 6, title: str = "") -> Figure:
+    """Images in rows, each with its caption below it.
+
+    Args:
+        images: each ``[3, height, width]``, uint8 or normalised.
+        captions: one an image; long ones are wrapped, and cut after four lines.
+    """
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.75 * columns, 2.35 * rows), squeeze=False, facecolor="white")
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, caption in zip(axes.flat, images, captions, strict=False):
+        axis.imshow(to_pixels(image))
+        axis.set_title(wrap(caption, width=24, lines=4), fontsize=8, y=-0.06, verticalalignment="top")
+        axis.add_patch(plt.Rectangle((0, 0), 1, 1, transform=axis.transAxes, fill=False, edgecolor="0.8"))
+    figure.suptitle(title)
+    figure.tight_layout(h_pad=2.2)
+    return figure
+
+
+def similarity_matrix(
+    matrix: Tensor,
+    images: Sequence[Tensor] | None = None,
+    captions: Sequence[str] | None = None,
+    title: str = "",
+    probabilities: bool = False,
+) -> Figure:
+    """A matrix ``[image, text]`` with thumbnails on its rows and captions on its columns.
+
+    Args:
+        matrix: cosine similarities, drawn from -1 to 1; or probabilities, drawn from 0 to 1.
+        images: each ``[3, height, width]``, uint8 or normalised.
+        captions: one a column.
+        title: above the matrix.
+        probabilities: which of the two colour scales to use.
+    """
+    side = min(9.0, 3.0 + 0.32 * len(matrix))
+    figure, axis = plt.subplots(figsize=(side + 0.8, side), facecolor="white", layout="constrained")
+    draw_matrix(axis, matrix, images, captions, title, probabilities)
+    return figure
+
+
+def similarity_and_softmax(
+    image_features: Tensor,
+    text_features: Tensor,
+    temperature: float,
+    images: Sequence[Tensor] | None = None,
+    captions: Sequence[str] | None = None,
+) -> Figure:
+    """The explorer's static twin: similarities, and each image's softmax over the texts at this temperature.
+
+    Args:
+        image_features, text_features: ``[batch, dim]``, normalised here.
+        temperature: what the similarities are divided by.
+        images, captions: as in :func:`similarity_matrix`.
+    """
+    similarity = F.normalize(image_features, dim=1) @ F.normalize(text_features, dim=1).T  # [image, text]
+    side = min(7.0, 3.0 + 0.25 * len(similarity))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(2 * side, side), facecolor="white", layout="constrained")
+    draw_matrix(left, similarity, images, captions, "cosine similarity", probabilities=False)
+    softmax = (similarity / temperature).softmax(1)
+    draw_matrix(right, softmax, images, captions, f"softmax of each row at temperature {temperature:g}", True)
+    return figure
+
+
+def draw_matrix(
+    axis: Axes,
+    matrix: Tensor,
+    images: Sequence[Tensor] | None,
+    captions: Sequence[str] | None,
+    title: str,
+    probabilities: bool,
+) -> None:
+    """A matrix into an axis; numbers stand in the cells where it is small enough to read them."""
+    matrix = matrix.detach()
+    size = len(matrix)
+    shown = axis.imshow(matrix, **(PROBABILITY_COLOURS if probabilities else SIMILARITY_COLOURS))
+    axis.figure.colorbar(shown, ax=axis, shrink=0.7)
+    axis.set_title(title)
+    axis.set_xlabel("texts")
+    axis.set_ylabel("images", labelpad=24 if images is not None else 4)
+    axis.set_yticks([])
+    axis.set_xticks([])
+    if captions is not None and size <= 24:
+        axis.set_xticks(range(size), [wrap(text, width=28, lines=2) for text in captions], rotation=90, fontsize=7)
+    if images is not None:
+        for row, image in enumerate(images):
+            box = axis.inset_axes((-1.05 / size, 1 - (row + 0.95) / size, 0.9 / size, 0.9 / size))
+            box.imshow(to_pixels(image))
+            box.set(xticks=[], yticks=[])
+    if size <= 10:
+        middle = 0.5 if probabilities else 0.0
+        for row in range(size):
+            for column in range(size):
+                value = float(matrix[row, column])
+                dark = value < middle if probabilities else abs(value) > 0.6
+                colour = "white" if dark else "black"
+                axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+
+
+def curves(
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    x_label: str,
+    y_label: str,
+    levels: Mapping[str, float] | None = None,
+    title: str = "",
+    log_x: bool = False,
+    y_limits: tuple[float, float] | None = None,
+) -> Figure:
+    """Lines over a common x, told apart by style as well as colour; ``levels`` are dotted, such as chance."""
+    figure, axis = plt.subplots(figsize=(6.4, 3.6), facecolor="white", layout="constrained")
+    styles = ["-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 3))]
+    for number, (name, y) in enumerate(lines.items()):
+        axis.plot(x, y, label=name, linestyle=styles[number % len(styles)], color=f"C{number}", marker=".")
+    for name, y in (levels or {}).items():
+        axis.axhline(y, linestyle=":", color="0.35")
+        axis.annotate(name, (1, y), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+    axis.set(xlabel=x_label, ylabel=y_label, title=title)
+    if log_x:
+        axis.set_xscale("log")
+    if y_limits is not None:
+        axis.set_ylim(y_limits)
+    if len(lines) > 1:
+        axis.legend(frameon=False)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def live_figure(figure: Figure, update: Callable[..., None], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
+    """Controls above a picture that follows them; nothing else is redrawn, so nothing flickers.
+
+    Args:
+        figure: made with ``matplotlib.figure.Figure(...)``, not with pyplot, so that it belongs to this widget alone.
+        update: called with the value of each control by name; changes the figure's artists.
+        controls: each with a ``description``.
+    """
+    picture = ipywidgets.Image(format="png")
+
+    def redraw(_: object = None) -> None:
+        update(**{name: control.value for name, control in controls.items()})
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=80, facecolor="white")
+        picture.value = buffer.getvalue()
+
+    for control in controls.values():
+        control.observe(redraw, names="value")
+    redraw()
+    return ipywidgets.VBox([*controls.values(), picture])
+
+
+def wrap(text: str, width: int, lines: int) -> str:
+    """A text broken into lines, the last ending in an ellipsis when there is more."""
+    return "\n".join(textwrap.wrap(text.replace("$", r"\$"), width, max_lines=lines, placeholder=" …"))
