@@ -3,6 +3,11 @@
 Every check prints one line when the answer is right, and raises ``AssertionError`` in words when it is wrong.
 """
 
+import math
+import random
+import re
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 
@@ -24,5 +29,384 @@ def same(answer: object, reference: Tensor) -> bool:
     )
 
 
+def attempt(answer: Callable[..., object], *arguments: object) -> object:
+    """What an answer returns; ``AssertionError`` in words if it raises, as the stub does."""
+    name = getattr(answer, "__name__", "the answer")
+    try:
+        return answer(*arguments)
+    except NotImplementedError:
+        raise AssertionError(f"{name} is not written yet: put your code in place of the stub") from None
+    except Exception as error:
+        raise AssertionError(f"{name} stopped with {type(error).__name__}: {error}") from error
+
+
+def agree(name: str, result: object, reference: Tensor, mistakes: Mapping[str, Tensor]) -> None:
+    """Raise ``AssertionError`` unless a result is the reference, naming the mistake that gives this result.
+
+    Args:
+        name: of the function that was asked for.
+        result: what the answer returned.
+        reference: what is right.
+        mistakes: what a typical mistake gives, under the sentence that names it.
+    """
+    hint = "; is a return missing?" if result is None else ""
+    expect(isinstance(result, Tensor), f"{name} must return a tensor, not {type(result).__name__}{hint}")
+    if same(result, reference):
+        return
+    for sentence, wrong in mistakes.items():
+        expect(not same(result, wrong), sentence)
+    expect(
+        result.shape == reference.shape,
+        f"{name} returned the shape {list(result.shape)}; it should be {list(reference.shape)}",
+    )
+    place = tuple((~torch.isclose(result.double(), reference.double(), atol=1e-5, rtol=1e-4)).nonzero()[0].tolist())
+    where = f"entry {list(place)}" if place else "the number"
+    raise AssertionError(f"{name}: {where} is {result[place]:.4g}, and should be {reference[place]:.4g}")
+
+
 def passed(name: str) -> None:
     print(f"Right: {name} agrees with the reference on {CASES} random cases.")
+
+
+def check_pad(answer: Callable[[list[list[int]]], tuple[Tensor, Tensor]]) -> None:
+    """``answer(token_lists)``: lists of ids, none empty, to ``token_ids`` (int64) and ``padding`` (bool), both
+    ``[batch, longest]``, zeros after the ids, True where no word is. Id 0 may be a word."""
+    generator = random.Random(0)
+    for _ in range(CASES):
+        lengths = generator.sample(range(1, 9), 4)
+        token_lists = [[generator.randrange(5) for _ in range(length)] for length in lengths]
+        token_lists[lengths.index(max(lengths))][0] = 0
+        token_ids = torch.zeros(4, max(lengths), dtype=torch.long)
+        at_the_end = torch.zeros_like(token_ids)
+        padding = torch.ones_like(token_ids, dtype=torch.bool)
+        for row, ids in enumerate(token_lists):
+            token_ids[row, : len(ids)] = torch.tensor(ids)
+            at_the_end[row, -len(ids) :] = torch.tensor(ids)
+            padding[row, : len(ids)] = False
+        result = attempt(answer, [list(ids) for ids in token_lists])
+        two = isinstance(result, tuple | list) and len(result) == 2 and all(isinstance(part, Tensor) for part in result)
+        expect(two, "pad must return two tensors, token_ids and padding; is a return missing?")
+        expect(result[0].dtype == torch.long, f"token_ids must be int64, as an embedding asks, not {result[0].dtype}")
+        expect(result[1].dtype == torch.bool, f"padding must be bool, not {result[1].dtype}")
+        mistakes = {
+            "token_ids is cut to the shortest text, so words are lost; fill the others up to the longest": (
+                token_ids[:, : min(lengths)]
+            ),
+            "the zeros stand before the ids; put them after, so that every text begins at place 0": at_the_end,
+        }
+        agree("pad, token_ids", result[0], token_ids, mistakes)
+        mistakes = {
+            "padding is the wrong way round: it should be True where there is no word": ~padding,
+            "padding comes from the zeros in token_ids, but here id 0 can be a word; take it from the lengths": (
+                token_ids == 0
+            ),
+        }
+        agree("pad, padding", result[1], padding, mistakes)
+    passed("pad")
+
+
+def check_flip_caption(answer: Callable[[str], str]) -> None:
+    """``answer(caption)``: the words left and right exchanged, everything else as it was."""
+    generator = random.Random(0)
+    other = {"left": "right", "right": "left"}
+    for _ in range(CASES):
+        parts = generator.sample(["a leftover cake", "bright lights", "an upright star", "a cleft rock"], 2)
+        parts += generator.sample(["a star on the left", "a cross left of a square", "a circle at the top left"], 2)
+        parts += generator.sample(["a dot on the right", "a star right of a cross", "a ring at the bottom right"], 2)
+        generator.shuffle(parts)
+        caption = ", ".join(parts) + "."
+        pieces = re.findall("[a-z]+|[^a-z]+", caption)
+        right = "".join(other.get(piece, piece) for piece in pieces)
+        inside = "".join(other.get(piece, piece) for piece in re.split("(left|right)", caption))
+        undone = "the second replacement undoes the first, so all sides became one; exchange both in one pass"
+        mistakes = {
+            caption: "nothing changed; 'left' should become 'right' and 'right' 'left'",
+            caption.replace("left", "right").replace("right", "left"): undone,
+            caption.replace("right", "left").replace("left", "right"): undone,
+            re.sub(r"\bright\b", "left", caption): undone,
+            re.sub(r"\bleft\b", "right", caption): undone,
+            re.sub(r"\b(left|right)\b", lambda side: other[side[0]], caption, count=1): (
+                "only the first side was exchanged; a caption can have several"
+            ),
+            inside: "a longer word was changed too, such as 'leftover' or 'bright'; only whole words are sides",
+            " ".join(other.get(word, word) for word in caption.split()): (
+                "a side with a comma or full stop after it was not exchanged: 'left,' is the word 'left' too"
+            ),
+        }
+        result = attempt(answer, caption)
+        expect(isinstance(result, str), f"flip_caption must return a str, not {type(result).__name__}")
+        if result != right:
+            raise AssertionError(mistakes.get(result, f"of {caption!r} you made {result!r}; it should be {right!r}"))
+    passed("flip_caption")
+
+
+def check_collate(answer: Callable[[list[dict]], dict]) -> None:
+    """``answer(items)``: items ``{"image", "texts", "image_id"}`` with uneven numbers of texts to ``images``
+    ``[B, 3, H, W]``, ``texts`` (one list of all ``C``, item by item), ``image_of_text`` (int64 ``[C]``, rows of B)."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(CASES):
+        counts = (1 + torch.randperm(4, generator=generator)[:3]).tolist()
+        images = torch.randn(3, 3, 4, 5, generator=generator)
+        ids = (10 + torch.randperm(50, generator=generator)[:3]).tolist()
+        # Captions of different images can be the same words.
+        texts = [[f"caption {n}" for n in torch.randperm(6, generator=generator)[:count].tolist()] for count in counts]
+        items = [
+            {"image": image, "texts": list(of_image), "image_id": image_id}
+            for image, of_image, image_id in zip(images, texts, ids, strict=True)
+        ]
+        rows = [row for row, count in enumerate(counts) for _ in range(count)]
+        turned = [(row, place) for place in range(max(counts)) for row in range(3) if place < counts[row]]
+        result = attempt(answer, items)
+        named = isinstance(result, dict) and result.keys() >= {"images", "texts", "image_of_text"}
+        expect(named, "collate_all must return a dictionary with images, texts and image_of_text")
+        wrong = "images are stacked along the wrong dimension; the batch comes first, dim=0"
+        agree("collate_all, images", result["images"], images, {wrong: images.transpose(0, 1)})
+        expect(isinstance(result["texts"], list | tuple), "texts must be a list of all captions")
+        expect(
+            all(isinstance(text, str) for text in result["texts"]),
+            "texts is a list of lists; make one flat list of all captions",
+        )
+        flat = [text for of_image in texts for text in of_image]
+        if list(result["texts"]) != flat:
+            mistakes = {
+                tuple(of_image[0] for of_image in texts): "texts has only the first caption of each image; keep all",
+                tuple(texts[row][place] for row, place in turned): (
+                    "texts is inside out: first captions first, then second ones; keep those of an image together"
+                ),
+            }
+            other = f"texts is {list(result['texts'])}; it should be {flat}"
+            raise AssertionError(mistakes.get(tuple(result["texts"]), other))
+        mistakes = {
+            "image_of_text holds image_ids; it should hold rows of this batch, from 0": torch.tensor(ids)[rows],
+            "image_of_text is in another order than texts: all captions of image 0 come first": (
+                torch.tensor([row for row, _ in turned])
+            ),
+            "image_of_text counts captions; it should give the same row to all captions of an image": (
+                torch.arange(len(rows))
+            ),
+        }
+        agree("collate_all, image_of_text", result["image_of_text"], torch.tensor(rows), mistakes)
+        expect(result["image_of_text"].dtype == torch.long, "image_of_text must be int64, since it is an index")
+    passed("collate_all")
+
+
+def check_l2_normalize(answer: Callable[[Tensor], Tensor]) -> None:
+    """``answer(features)``: ``[..., dim]`` to the same shape, each vector of length 1, zeros left as zeros."""
+    generator = torch.Generator().manual_seed(0)
+    for case in range(CASES):
+        batch, words, dim = torch.randint(2, 7, (3,), generator=generator).tolist()
+        features = 3 * torch.randn((batch, dim) if case % 2 == 0 else (batch, words, dim), generator=generator)
+        squares = features.square().sum(-1, keepdim=True)
+        mistakes = {
+            "this divides by the squared length; take the square root of the sum of squares": features / squares,
+            "this divides by the sum of absolute values (L1); L2 is the root of the sum of squares": (
+                features / features.abs().sum(-1, keepdim=True)
+            ),
+            "this gives length 1 to the columns (dim 0); each vector lies along the last dimension, dim=-1": (
+                features / features.square().sum(0, keepdim=True).sqrt()
+            ),
+            "this divides everything by one length; each vector has its own: sum over dim=-1 with keepdim=True": (
+                features / features.square().sum().sqrt()
+            ),
+            "this sums over dim 1, which is right for [batch, dim] only; the last dimension is dim=-1": (
+                features / features.square().sum(1, keepdim=True).sqrt()
+            ),
+        }
+        agree("l2_normalize", attempt(answer, features.clone()), features / squares.sqrt(), mistakes)
+    of_zeros = attempt(answer, torch.zeros(2, 3))
+    expect(
+        isinstance(of_zeros, Tensor) and not of_zeros.isnan().any(),
+        "a vector of zeros became NaN, since 0 / 0 is undefined; let the length be at least a tiny number, as 1e-12",
+    )
+    agree("l2_normalize", of_zeros, torch.zeros(2, 3), {})
+    passed("l2_normalize")
+
+
+def surprises(logits: Tensor, dim: int) -> Tensor:
+    """Minus the log probability of each matched pair, ``[batch]``, the softmax taken along ``dim``."""
+    return logits.logsumexp(dim) - logits.diagonal()  # [batch]
+
+
+def check_text_to_image_loss(answer: Callable[[Tensor, Tensor, float], Tensor]) -> None:
+    """``answer(image_features, text_features, temperature)``: the mean loss of each text finding its image."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(CASES):
+        batch, dim = torch.randint(3, 9, (2,), generator=generator).tolist()
+        temperature = float(0.05 + 0.4 * torch.rand((), generator=generator))
+        images = 2 * torch.randn(batch, dim, generator=generator)
+        texts = images + 2 * torch.randn(batch, dim, generator=generator)
+        cosines = (images / images.norm(dim=1, keepdim=True)) @ (texts / texts.norm(dim=1, keepdim=True)).T
+        reference = surprises(cosines / temperature, 0).mean()
+        other_way = surprises(cosines / temperature, 1).mean()
+        mistakes = {
+            "this is image to text, the other direction; each text should be compared with all images": other_way,
+            "this is the mean of both directions; only text to image is asked for": (reference + other_way) / 2,
+            "the features are not normalised; without it their lengths count": (
+                surprises(images @ texts.T / temperature, 0).mean()
+            ),
+            "this multiplies by the temperature; divide by it": surprises(cosines * temperature, 0).mean(),
+            "the temperature is not used; divide the similarities by it": surprises(cosines, 0).mean(),
+            "this is the sum over the batch; take the mean": reference * batch,
+            "the minus sign is missing; the loss is minus the log of a probability": -reference,
+            "this is one loss for each text; take their mean": surprises(cosines / temperature, 0),
+        }
+        agree("text_to_image_loss", attempt(answer, images.clone(), texts.clone(), temperature), reference, mistakes)
+    passed("text_to_image_loss")
+
+
+def check_mask_same_image(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """``answer(logits, image_ids)``: the logits with -inf where two different pairs of the batch share an image."""
+    generator = torch.Generator().manual_seed(0)
+    hide = float("-inf")
+    for _ in range(CASES):
+        batch = int(torch.randint(5, 10, (), generator=generator))
+        image_ids = torch.randint(0, 4, (batch,), generator=generator) * 10
+        logits = 5 * torch.randn(batch, batch, generator=generator)
+        same_image = image_ids[:, None] == image_ids[None, :]
+        hidden = same_image & ~torch.eye(batch, dtype=torch.bool)
+        mistakes = {
+            "the diagonal is hidden too, and with it every matched pair; keep entry [i, i]": (
+                logits.masked_fill(same_image, hide)
+            ),
+            "this hides the entries of different images; hide those of the same image": (
+                logits.masked_fill(~same_image, hide)
+            ),
+            "a hidden logit of 0 still adds e**0 = 1 to the sum of its row; put -inf": logits.masked_fill(hidden, 0.0),
+            "this puts a large negative number; put -inf itself, float('-inf')": logits.masked_fill(hidden, -1e9),
+            "this hides entries above the diagonal only; [i, j] and [j, i] are both of the same image": (
+                logits.masked_fill(hidden.triu(), hide)
+            ),
+            "this hides entries below the diagonal only; [i, j] and [j, i] are both of the same image": (
+                logits.masked_fill(hidden.tril(), hide)
+            ),
+        }
+        given = logits.clone()
+        result = attempt(answer, given, image_ids.clone())
+        agree("mask_same_image", result, logits.masked_fill(hidden, hide), mistakes)
+        expect(torch.equal(given, logits), "this changes the logits it was given; return a new tensor (masked_fill)")
+    passed("mask_same_image")
+
+
+def check_effective_negatives(answer: Callable[[Tensor, Tensor, float], Tensor]) -> None:
+    """``answer(image_features, text_features, temperature)``: the mean over images of exp(entropy of their softmax)."""
+    generator = torch.Generator().manual_seed(0)
+    for case in range(CASES):
+        batch, dim = torch.randint(3, 9, (2,), generator=generator).tolist()
+        temperature = 0.005 if case == CASES - 1 else float(0.05 + 0.4 * torch.rand((), generator=generator))
+        images = 2 * torch.randn(batch, dim, generator=generator)
+        texts = images + 2 * torch.randn(batch, dim, generator=generator)
+        cosines = (images / images.norm(dim=1, keepdim=True)) @ (texts / texts.norm(dim=1, keepdim=True)).T
+        entropies = row_entropies(cosines / temperature)
+        own = torch.eye(batch, dtype=torch.bool)
+        mistakes = {
+            "this is the entropy; the number of texts it amounts to is its exponential": entropies.mean(),
+            "this is exp of the mean entropy; take exp of each row's entropy first, then the mean": (
+                entropies.mean().exp()
+            ),
+            "this is one number for each image; take their mean": entropies.exp(),
+            "this is the softmax over columns; each image should be compared with all texts": (
+                row_entropies(cosines.T / temperature).exp().mean()
+            ),
+            "the features are not normalised; without it their lengths count": (
+                row_entropies(images @ texts.T / temperature).exp().mean()
+            ),
+            "this multiplies by the temperature; divide by it": row_entropies(cosines * temperature).exp().mean(),
+            "the temperature is not used; divide the similarities by it": row_entropies(cosines).exp().mean(),
+            "the minus sign of the entropy is missing": (-entropies).exp().mean(),
+            "this leaves the image's own text out; here it is counted with the others": (
+                row_entropies((cosines / temperature).masked_fill(own, float("-inf"))).exp().mean()
+            ),
+            "log2 and exp do not belong together; use the natural logarithm": (entropies / math.log(2)).exp().mean(),
+        }
+        result = attempt(answer, images.clone(), texts.clone(), temperature)
+        expect(
+            not (isinstance(result, Tensor) and result.isnan().any()),
+            f"NaN at temperature {temperature:.3f}: a probability was rounded to 0, and 0 * ln 0 is undefined; "
+            "use torch.special.entr, or take the logarithm with log_softmax",
+        )
+        agree("effective_negatives", result, entropies.exp().mean(), mistakes)
+    passed("effective_negatives")
+
+
+def row_entropies(logits: Tensor) -> Tensor:
+    """Entropy of the softmax of each row, in nats: ``[rows, columns]`` to ``[rows]``."""
+    probabilities = (logits.double() - logits.double().logsumexp(1, keepdim=True)).exp()
+    return torch.special.entr(probabilities).sum(1)
+
+
+def check_gradient_shares(answer: Callable[[Tensor, float], Tensor]) -> None:
+    """``answer(similarity, temperature)``: ``[N, N]``; row i holds each negative's share of image i's repulsion."""
+    generator = torch.Generator().manual_seed(0)
+    for case in range(CASES):
+        batch = int(torch.randint(3, 9, (), generator=generator))
+        temperature = float(0.05 + 0.4 * torch.rand((), generator=generator))
+        similarity = torch.rand(batch, batch, generator=generator) - 0.5
+        own = torch.eye(batch, dtype=torch.bool)
+        if case == CASES - 1:
+            temperature, similarity = 0.005, similarity / 10 + own  # the own texts have all of the probability
+        logits = similarity / temperature
+        probabilities = logits.softmax(1)
+        mistakes = {
+            "the matched text is still in the softmax; only the negatives are pushed away": probabilities,
+            "the diagonal is 0, but the rows do not sum to 1; a share is of the repulsion, so leave the matched text "
+            "out of the sum below the line too": probabilities.masked_fill(own, 0.0),
+            "a logit of 0 still has a weight of e**0 = 1; give the matched text -inf": (
+                logits.masked_fill(own, 0.0).softmax(1)
+            ),
+            "this is the gradient itself; a share has no 1 / temperature and no matched text": (
+                (probabilities - own.float()) / temperature
+            ),
+            "this is the softmax over columns; each image should be compared with all texts": (
+                logits.masked_fill(own, float("-inf")).softmax(0)
+            ),
+            "the temperature is not used; divide the similarities by it": (
+                similarity.masked_fill(own, float("-inf")).softmax(1)
+            ),
+            "this multiplies by the temperature; divide by it": (
+                (similarity * temperature).masked_fill(own, float("-inf")).softmax(1)
+            ),
+            "every negative has the same share; near ones should have more": (~own).float() / (batch - 1),
+        }
+        given = similarity.clone()
+        result = attempt(answer, given, temperature)
+        expect(torch.equal(given, similarity), "this changes the similarities it was given; return a new tensor")
+        expect(
+            not (isinstance(result, Tensor) and not result.isfinite().all()),
+            "NaN or infinity where the matched text has all of the probability: nothing is left to divide by; "
+            "give it the logit -inf before the softmax",
+        )
+        agree("gradient_shares", result, logits.masked_fill(own, float("-inf")).softmax(1), mistakes)
+    passed("gradient_shares")
+
+
+def check_cosine_schedule(answer: Callable[[float, float, float], float]) -> None:
+    """``answer(progress, start, end)``: half a cosine from start to end; ValueError for a progress outside 0 to 1."""
+    generator = torch.Generator().manual_seed(0)
+    for case in range(CASES):
+        progress, start, end = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+        progress = float(case - CASES + 2) if case >= CASES - 2 else progress  # the two ends come last
+        angle = math.pi * progress
+        mistakes = {
+            "this goes from end to start; at progress 0 the temperature is start": start
+            + (end - start) * (1 + math.cos(angle)) / 2,
+            "this is a whole period, which comes back to start; a decay is half of one": end
+            + (start - end) * (1 + math.cos(2 * angle)) / 2,
+            "this is a straight line; the cosine is slow at both ends": start + (end - start) * progress,
+            "pi is missing: progress 1 is an angle of pi": end + (start - end) * (1 + math.cos(progress)) / 2,
+            "a cosine runs from 1 to -1; (1 + cosine) / 2 runs from 1 to 0": end + (start - end) * math.cos(angle),
+            "this is a quarter of a cosine, slow at its start alone; half of one is slow at both ends": end
+            + (start - end) * math.cos(angle / 2),
+            "the start is counted from 0; the cosine scales the way from end to start, start - end": end
+            + start * (1 + math.cos(angle)) / 2,
+        }
+        result = attempt(answer, progress, start, end)
+        result = torch.tensor(result, dtype=torch.float64) if isinstance(result, int | float) else result
+        reference = torch.tensor(start * math.cos(angle / 2) ** 2 + end * math.sin(angle / 2) ** 2)
+        agree("cosine_schedule", result, reference, {text: torch.tensor(wrong) for text, wrong in mistakes.items()})
+    for progress in (-0.1, 1.5):
+        try:
+            answer(progress, 0.2, 0.05)
+        except ValueError:
+            continue
+        raise AssertionError(f"a progress of {progress} lies outside 0 to 1; raise a ValueError that says so")
+    passed("cosine_schedule")

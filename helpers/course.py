@@ -244,12 +244,13 @@ def has_display() -> bool:
 
 
 def lab_arguments(folder: Path, first: str, port: int | None, display: bool, root_user: bool) -> list[str]:
-    """What JupyterLab is started with: in ``folder``, with the notebook ``first`` open, and no news, no questions."""
+    """What JupyterLab is started with: in ``folder``, with the notebook ``first`` open, saying little, asking nothing.
+
+    A port of None leaves it to JupyterLab, which takes the next free one; one that is named is used or refused.
+    """
     arguments = [
         f"--ServerApp.root_dir={folder}",
         f"--LabApp.default_url=/lab/tree/{first}",
-        "--LabApp.news_url=None",
-        "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
         "--ServerApp.answer_yes=True",
         "--Application.log_level=ERROR",
         "--KernelManager.transport_encryption=auto",
@@ -257,7 +258,7 @@ def lab_arguments(folder: Path, first: str, port: int | None, display: bool, roo
     if port is not None:
         arguments += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
     if not display:
-        arguments += ["--ServerApp.open_browser=False"]
+        arguments.append("--ServerApp.open_browser=False")
     if root_user:
         arguments.append("--ServerApp.allow_root=True")
     return arguments
@@ -266,14 +267,14 @@ def lab_arguments(folder: Path, first: str, port: int | None, display: bool, roo
 def refuse_taken_port(port: int) -> None:
     """Raise InputError if ``port`` is no port, or something else listens there already."""
     if not 1 <= port <= 65535:
-        raise InputError(f"{port} is no port; choose one from 1024 to 65535")
+        raise InputError(f"{port} is no port; name one from 1024 to 65535, or none")
     with socket.socket() as probe:
         if os.name == "posix":
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise InputError(f"port {port} cannot be used ({error.strerror}); name another or none") from None
+            raise InputError(f"port {port} cannot be used ({error.strerror}); name another, or none") from None
 
 
 def lab(port: int | None = None, root: Path = ROOT) -> None:
@@ -291,7 +292,11 @@ def lab(port: int | None = None, root: Path = ROOT) -> None:
     print("Starting JupyterLab. Ctrl-C, here, ends it.", flush=True)
     is_root_user = hasattr(os, "geteuid") and os.geteuid() == 0
     arguments = lab_arguments(root / "my_course", lessons(root)[0].name, port, has_display(), is_root_user)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # JupyterLab shuts its kernels down on KeyboardInterrupt
+    # helpers/labconfig turns JupyterLab's announcements off, for this start alone.
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(
+        filter(None, [str(root / "helpers"), os.environ.get("JUPYTER_CONFIG_PATH")])
+    )
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what JupyterLab expects where there is no terminal
     LabApp.launch_instance(arguments)
     print("JupyterLab has ended. Your work is in my_course/.")
 

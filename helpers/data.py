@@ -127,7 +127,7 @@ class ImageTextDataset(Dataset):
         with ThreadPoolExecutor(max_workers=2) as pool:
             decoded = pool.map(self.decode, range(len(self)))
             for index, image in enumerate(
-                tqdm(decoded, total=len(self), desc="reading images", unit="image", mininterval=0.5, leave=False)
+                tqdm(decoded, total=len(self), desc="reading images", unit="image", leave=False, disable=None)
             ):
                 pixels[index] = image
         self._pixels = pixels

@@ -8,12 +8,16 @@ GRID = 4  # an image ends as GRID x GRID regions, whatever its size
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution, batch norm, ReLU."""
+    """Convolution, group norm, ReLU.
+
+    Group norm, not batch norm: an image's features then do not depend on which images it shares a batch with, and there
+    are no running averages to lag behind weights that move fast.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> None:
         padding = 1 if kernel == 3 else 0
         convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=False)
-        super().__init__(convolution, nn.BatchNorm2d(channels_out), nn.ReLU())
+        super().__init__(convolution, nn.GroupNorm(8, channels_out), nn.ReLU())
 
 
 class ImageEncoder(nn.Module):

@@ -240,12 +240,12 @@ function matrixPanel(parent, state, look, onPoint) {
 /** A number with its name, a bar from 0 to `most`, and a tick where chance lies. */
 function numberCard(parent, quantity, name, note, most, chance) {
   const card = add(parent, "div", "card");
-  add(card, "dt", "", name);
-  const value = add(card, "dd", "value", "", { "data-quantity": quantity });
-  const track = add(card, "dd", "track", "", { "aria-hidden": "true" });
+  add(card, "div", "name", name);
+  const value = add(card, "div", "value", "", { "data-quantity": quantity });
+  const track = add(card, "div", "track", "", { "aria-hidden": "true" });
   const fill = add(track, "div", "fill");
   add(track, "div", "chance").style.left = `${(100 * chance) / most}%`;
-  add(card, "dd", "note", note);
+  add(card, "div", "note", note);
   return (number, text) => {
     value.dataset.value = String(number);
     value.textContent = text;
@@ -338,7 +338,7 @@ function render({ model, el }) {
   root.style.setProperty("--pairs", pairs);
   root.style.setProperty("--sheet", state.sheetUrl ? `url("${state.sheetUrl}")` : "none");
   const showControls = controls(root, model);
-  const cards = add(root, "dl", "cards");
+  const cards = add(root, "div", "cards");
   const chance = Math.log(pairs);
   const chanceNotes = [`chance: ln ${pairs} = ${chance.toFixed(2)}`, `chance: 1/${pairs} = ${percent(1 / pairs)}`];
   const showLoss = numberCard(cards, "loss", "Loss", chanceNotes[0], 1.5 * chance || 1, chance);

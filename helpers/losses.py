@@ -13,8 +13,10 @@ from torch import Tensor
 
 def check_temperature(temperature: float | Tensor) -> None:
     """Raise ``ValueError`` unless the temperature is one finite number above zero."""
-    if isinstance(temperature, Tensor) and temperature.numel() != 1:
-        raise ValueError(f"temperature must be one number, not a tensor of shape {list(temperature.shape)}")
+    if isinstance(temperature, Tensor):
+        if temperature.numel() != 1:
+            raise ValueError(f"temperature must be one number, not a tensor of shape {list(temperature.shape)}")
+        temperature = temperature.item()
     value = float(temperature)
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"temperature must be a finite number above 0, not {value:g}; 0.07 is a usual start")

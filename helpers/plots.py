@@ -115,7 +115,9 @@ def draw_matrix(
     axis.figure.colorbar(shown, ax=axis, shrink=0.7)
     axis.set_title(title)
     axis.set_xlabel("texts")
-    axis.set_ylabel("images", labelpad=24 if images is not None else 4)
+    axis.set_ylabel("images")
+    if images is not None:
+        axis.yaxis.set_label_coords(-1.2 / size, 0.5)  # clear of the thumbnails
     axis.set_yticks([])
     axis.set_xticks([])
     if captions is not None and size <= 24:

@@ -301,7 +301,7 @@ def write_scenes(root: Path, sizes: dict[str, int] = SPLITS, seed: int = 0) -> N
                 jobs.append((partial / "images" / image["file_name"], scene, f"{seed}/{image['file_name']}"))
         with ProcessPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
             drawn = pool.map(draw_to_file, jobs, chunksize=250)
-            for _ in tqdm(drawn, total=len(jobs), desc="drawing scenes", unit="image", mininterval=0.5):
+            for _ in tqdm(drawn, total=len(jobs), desc="drawing scenes", unit="image", disable=None):
                 pass
         partial.rename(root)
     finally:

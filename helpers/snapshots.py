@@ -23,8 +23,8 @@ from helpers.text import WordTokenizer
 from helpers.training import train
 
 PAIRS = 64
-EPOCHS = 12
-MOMENTS = (0, 8, 16, 32, 64, 128, 744)  # steps; 62 make an epoch of the scenes
+EPOCHS = 6
+MOMENTS = (0, 8, 16, 32, 64, 128, 372)  # steps; 62 make an epoch of the scenes
 FILE = DATA / "features.npz"
 
 

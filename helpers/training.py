@@ -31,7 +31,7 @@ IN_MEMORY = 4 * 2**30  # bytes of decoded pixels that are kept in memory; larger
 
 
 def make_optimizers(model: nn.Module, temperature: object) -> list[torch.optim.Optimizer]:
-    """Muon for the weight matrices and convolutions, AdamW for the rest: embeddings, the first layer, biases, batch
+    """Muon for the weight matrices and convolutions, AdamW for the rest: embeddings, the first layer, biases,
     norms, the temperature. The temperature gets no weight decay.
 
     A projection that only a regularizer uses has no gradient without it, and both then leave it alone.
@@ -176,7 +176,7 @@ def train(
             "step": step,
             "loss": None,
             **{name: value / steps for name, value in sums.items()},
-            "temperature": float(schedule(progress())),
+            "temperature": torch.as_tensor(schedule(progress())).item(),
             "val_image_to_text": metrics["image_to_text"]["R@1"],
             "val_text_to_image": metrics["text_to_image"]["R@1"],
             "seconds": round(elapsed(), 2),
@@ -200,7 +200,7 @@ def train(
         while progress() < 1:
             train_set.set_epoch(epoch)
             loader.batch_sampler.set_epoch(epoch, first_batch=step - epoch * len(loader))
-            bar = tqdm(loader, desc=f"epoch {epoch + 1}", unit="step", leave=False, mininterval=0.5)
+            bar = tqdm(loader, desc=f"epoch {epoch + 1}", unit="step", leave=False, disable=None)
             for batch in bar:
                 now = progress()
                 if now >= 1:

@@ -1,0 +1,169 @@
+"""The checks of notebook 03 accept the right answer and name the mistake in typical wrong ones."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from helpers.checks import check_cosine_schedule, check_effective_negatives, check_gradient_shares
+from helpers.temperature import CosineDecay
+
+HIDE = float("-inf")
+
+
+def stub(*_: object) -> Tensor:
+    raise NotImplementedError("Write your own code in place of this line, then run the check.")
+
+
+def cosines(image_features: Tensor, text_features: Tensor) -> Tensor:
+    return F.normalize(image_features, dim=1) @ F.normalize(text_features, dim=1).T  # [image, text]
+
+
+def entropies(logits: Tensor) -> Tensor:
+    return torch.special.entr(logits.softmax(1)).sum(1)  # [image]
+
+
+def entropy_without_care(image_features: Tensor, text_features: Tensor, temperature: float) -> Tensor:
+    probabilities = (cosines(image_features, text_features) / temperature).softmax(1)
+    return (-(probabilities * probabilities.log()).sum(1)).exp().mean()
+
+
+def entropy_by_log_softmax(image_features: Tensor, text_features: Tensor, temperature: float) -> Tensor:
+    log_probabilities = (cosines(image_features, text_features) / temperature).log_softmax(1)
+    return (-(log_probabilities.exp() * log_probabilities).sum(1)).exp().mean()
+
+
+def own(matrix: Tensor) -> Tensor:
+    return torch.eye(len(matrix), dtype=torch.bool)
+
+
+def shares(similarity: Tensor, temperature: float, dim: int = 1) -> Tensor:
+    return (similarity / temperature).masked_fill(own(similarity), HIDE).softmax(dim)
+
+
+def shares_by_loops(similarity: Tensor, temperature: float) -> Tensor:
+    result = torch.zeros_like(similarity)
+    for i in range(len(similarity)):
+        negatives = [j for j in range(len(similarity)) if j != i]
+        result[i, negatives] = (similarity[i, negatives] / temperature).softmax(0)
+    return result
+
+
+def shares_by_division(similarity: Tensor, temperature: float) -> Tensor:
+    probabilities = (similarity / temperature).softmax(1)
+    return probabilities.masked_fill(own(similarity), 0.0) / (1 - probabilities.diagonal())[:, None]
+
+
+def shares_in_place(similarity: Tensor, temperature: float) -> Tensor:
+    return similarity.div_(temperature).masked_fill_(own(similarity), HIDE).softmax(1)
+
+
+def cosine(progress: float, start: float, end: float) -> float:
+    return CosineDecay(start, end)(progress)
+
+
+def cosine_unguarded(progress: float, start: float, end: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@pytest.mark.parametrize(
+    ("check", "answer"),
+    [
+        (check_effective_negatives, lambda x, y, t: entropies(cosines(x, y) / t).exp().mean()),
+        (check_effective_negatives, entropy_by_log_softmax),
+        (check_gradient_shares, shares),
+        (check_gradient_shares, shares_by_loops),
+        (check_cosine_schedule, cosine),
+        (check_cosine_schedule, lambda p, a, b: torch.tensor(cosine(p, a, b))),
+    ],
+)
+def test_right_answers_pass_in_one_line(
+    check: Callable[[Callable], None], answer: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check(answer)
+    printed = capsys.readouterr().out
+    assert printed.startswith("Right: ")
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (stub, "not written yet"),
+        (lambda x, y, t: None, "is a return missing"),
+        (lambda x, y, t: entropies(cosines(x, y) / t).mean(), "this is the entropy"),
+        (lambda x, y, t: entropies(cosines(x, y) / t).mean().exp(), "exp of the mean entropy"),
+        (lambda x, y, t: entropies(cosines(x, y) / t).exp(), "one number for each image"),
+        (lambda x, y, t: entropies(cosines(y, x) / t).exp().mean(), "softmax over columns"),
+        (lambda x, y, t: entropies(x @ y.T / t).exp().mean(), "not normalised"),
+        (lambda x, y, t: entropies(cosines(x, y) * t).exp().mean(), "multiplies by the temperature"),
+        (lambda x, y, t: entropies(cosines(x, y)).exp().mean(), "temperature is not used"),
+        (lambda x, y, t: (-entropies(cosines(x, y) / t)).exp().mean(), "minus sign"),
+        (
+            lambda x, y, t: entropies((cosines(x, y) / t).masked_fill(own(x), HIDE)).exp().mean(),
+            "leaves the image's own text out",
+        ),
+        (lambda x, y, t: (entropies(cosines(x, y) / t) / math.log(2)).exp().mean(), "log2 and exp"),
+        (entropy_without_care, "0 * ln 0"),
+        (lambda x, y, t: cosines(x, y), "it should be []"),
+        (lambda x, y, t: float(entropies(cosines(x, y) / t).exp().mean()), "must return a tensor"),
+        (lambda x, y, t: cosines(x, y.T), "stopped with RuntimeError"),
+    ],
+)
+def test_effective_negatives_names_the_mistake(answer: Callable, words: str) -> None:
+    with pytest.raises(AssertionError) as caught:
+        check_effective_negatives(answer)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (stub, "not written yet"),
+        (lambda s, t: None, "is a return missing"),
+        (lambda s, t: (s / t).softmax(1), "matched text is still in the softmax"),
+        (lambda s, t: (s / t).softmax(1).masked_fill(own(s), 0.0), "do not sum to 1"),
+        (lambda s, t: (s / t).masked_fill(own(s), 0.0).softmax(1), "e**0 = 1"),
+        (lambda s, t: ((s / t).softmax(1) - own(s).float()) / t, "the gradient itself"),
+        (lambda s, t: shares(s, t, dim=0), "softmax over columns"),
+        (lambda s, t: shares(s, 1.0), "temperature is not used"),
+        (lambda s, t: shares(s, 1 / t), "multiplies by the temperature"),
+        (lambda s, t: (~own(s)).float() / (len(s) - 1), "same share"),
+        (shares_by_division, "nothing is left to divide by"),
+        (shares_in_place, "changes the similarities"),
+        (lambda s, t: shares(s, t)[~own(s)].view(len(s), -1), "it should be"),
+        (lambda s, t: shares(s, t) / 2, "entry"),
+    ],
+)
+def test_gradient_shares_names_the_mistake(answer: Callable, words: str) -> None:
+    with pytest.raises(AssertionError) as caught:
+        check_gradient_shares(answer)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (stub, "not written yet"),
+        (lambda p, a, b: None, "is a return missing"),
+        (lambda p, a, b: cosine(p, b, a), "from end to start"),
+        (lambda p, a, b: b + (a - b) * (1 + math.cos(2 * math.pi * p)) / 2, "whole period"),
+        (lambda p, a, b: a + (b - a) * p, "straight line"),
+        (lambda p, a, b: b + (a - b) * (1 + math.cos(p)) / 2, "pi is missing"),
+        (lambda p, a, b: b + (a - b) * math.cos(math.pi * p), "(1 + cosine) / 2"),
+        (lambda p, a, b: b + (a - b) * math.cos(math.pi * p / 2), "quarter of a cosine"),
+        (lambda p, a, b: b + a * (1 + math.cos(math.pi * p)) / 2, "counted from 0"),
+        (lambda p, a, b: cosine(p, a, b) + 1, "the number is"),
+        (lambda p, a, b: cosine_unguarded(min(max(p, 0.0), 1.0), a, b), "raise a ValueError"),
+        (cosine_unguarded, "raise a ValueError"),
+        (lambda p, a, b: [cosine(p, a, b)], "must return"),
+        (lambda p, a, b: cosine(p, a), "stopped with TypeError"),
+    ],
+)
+def test_cosine_schedule_names_the_mistake(answer: Callable, words: str) -> None:
+    with pytest.raises(AssertionError) as caught:
+        check_cosine_schedule(answer)
+    assert words in str(caught.value)

@@ -1,0 +1,70 @@
+import math
+
+import pytest
+import torch
+
+from helpers.temperature import LearnedTemperature, parse_schedule
+
+SHAPES = {
+    "0.07": [0.07, 0.07, 0.07, 0.07, 0.07],
+    "linear:0.1:0.05": [0.1, 0.0875, 0.075, 0.0625, 0.05],
+    "cosine:0.1:0.05": [0.1, 0.075 + 0.025 * math.sqrt(0.5), 0.075, 0.075 - 0.025 * math.sqrt(0.5), 0.05],
+    "periodic:0.1:1:2": [1.0, 0.1, 1.0, 0.1, 1.0],
+}
+
+
+@pytest.mark.parametrize("text", SHAPES)
+def test_values_at_five_moments(text: str) -> None:
+    schedule = parse_schedule(text)
+    assert [schedule(k / 4) for k in range(5)] == pytest.approx(SHAPES[text])
+
+
+def test_learned_temperature() -> None:
+    schedule = parse_schedule("learned:0.1")
+    assert float(schedule(0.3)) == pytest.approx(0.1)
+    assert float(parse_schedule("learned")(0)) == pytest.approx(0.07)
+    schedule(0.5).backward()
+    assert float(schedule.log_logit_scale.grad) == pytest.approx(-0.1)  # d exp(-x) / dx = -exp(-x)
+
+
+def test_the_clamp_holds_both_ends_and_lets_the_gradient_back_in() -> None:
+    schedule = LearnedTemperature()
+    for value, clamped in ((9.0, 0.01), (-3.0, 1.0)):
+        with torch.no_grad():
+            schedule.log_logit_scale.fill_(value)
+        schedule.clamp_()
+        assert float(schedule(0)) == pytest.approx(clamped)
+        schedule.zero_grad()
+        schedule(0).backward()
+        assert schedule.log_logit_scale.grad.abs() > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0", "finite and above 0"),
+        ("-1", "finite and above 0"),
+        ("nan", "finite and above 0"),
+        ("inf", "finite and above 0"),
+        ("cosin:0.1:0.05", "did you mean 'cosine:FROM:TO'"),
+        ("Linear:0.1:0.05", "did you mean 'linear:FROM:TO'"),
+        ("xyz", "write one of: 0.07; linear"),
+        ("", "write one of"),
+        ("cosine:0.1", "has 1 numbers; write cosine:FROM:TO"),
+        ("0.07:0.1", "has 2 numbers"),
+        ("linear:a:b", "a part that is no number"),
+        ("periodic:1:0.1:5", "higher temperature first"),
+        ("learned:0.001", "starts between 0.01 and 1"),
+        ("learned:0.1:0.2", "has 2 numbers"),
+    ],
+)
+def test_a_bad_text_is_refused_in_words(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        parse_schedule(text)
+
+
+@pytest.mark.parametrize("progress", [-0.1, 1.1, math.nan])
+@pytest.mark.parametrize("text", [*SHAPES, "learned"])
+def test_progress_outside_the_run_is_refused(text: str, progress: float) -> None:
+    with pytest.raises(ValueError, match=r"from 0 .* to 1"):
+        parse_schedule(text)(progress)

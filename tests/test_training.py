@@ -1,0 +1,320 @@
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers import evaluation, training
+from helpers.annotations import DATA
+from helpers.checkpoints import load_checkpoint, restore_model, save_checkpoint
+from helpers.command_line import InputError, Interrupted
+from helpers.scenes import write_scenes
+from helpers.training import learning_rate_factor, train
+
+SETTINGS = {"epochs": 3, "image_size": 32, "batch_size": 24}  # 4 steps an epoch
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "scenes"
+    write_scenes(root, {"train": 100, "val": 20, "test": 20})
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
+    out = tmp_path_factory.mktemp("runs") / "plain"
+    return out, train(scenes, out, **SETTINGS)
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(out / "last.pt")["model"]
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = weights(one), weights(other)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def without_seconds(records: list[dict]) -> list[dict]:
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
+
+
+def test_a_run_leaves_its_log_and_checkpoints(run: tuple[Path, list[dict]]) -> None:
+    out, records = run
+    assert sorted(path.name for path in out.iterdir()) == ["best.pt", "last.pt", "log.jsonl"]
+    assert [record["step"] for record in records] == [0, 4, 8, 12]
+    assert [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()] == records
+    assert records[0]["loss"] is None
+    assert records[-1]["loss"] < records[1]["loss"]
+    content = torch.load(out / "last.pt", weights_only=True)
+    assert content["step"] == 12
+    model, tokenizer = restore_model(content)
+    assert "circle" in tokenizer.vocabulary
+    assert not model.training
+
+
+def test_the_same_seed_gives_the_same_bits(scenes: Path, run: tuple[Path, list[dict]], tmp_path: Path) -> None:
+    again = train(scenes, tmp_path / "again", **SETTINGS)
+    assert same_weights(run[0], tmp_path / "again")
+    assert without_seconds(again) == without_seconds(run[1])
+    train(scenes, tmp_path / "other", **SETTINGS, seed=1)
+    assert not same_weights(run[0], tmp_path / "other")
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 6])
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    scenes: Path, run: tuple[Path, list[dict]], tmp_path: Path, stop_at: int
+) -> None:
+    def stop(step: int, *_: object) -> None:
+        if step == stop_at:
+            raise Interrupted(signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train(scenes, tmp_path / "run", **SETTINGS, on_step=stop)
+    assert load_checkpoint(tmp_path / "run" / "last.pt")["step"] == stop_at
+    records = train(scenes, tmp_path / "run", **SETTINGS, resume=True)
+    assert same_weights(run[0], tmp_path / "run")
+    assert without_seconds(records) == without_seconds(run[1])
+
+
+def test_a_finished_run_stays_finished(scenes: Path, run: tuple[Path, list[dict]], tmp_path: Path) -> None:
+    records = train(scenes, tmp_path / "run", **SETTINGS)
+    assert train(scenes, tmp_path / "run", **SETTINGS, resume=True) == records
+    assert same_weights(run[0], tmp_path / "run")
+
+
+def test_regularizers_and_schedules_are_part_of_the_run(scenes: Path, run: tuple, tmp_path: Path) -> None:
+    records = train(
+        scenes, tmp_path / "run", **SETTINGS, temperature="cosine:0.2:0.05", regularizers=["multi_scale:0.5"]
+    )
+    assert records[0]["temperature"] == pytest.approx(0.2)
+    assert records[-1]["temperature"] == pytest.approx(0.05)
+    assert records[-1]["multi_scale"] > 0
+    assert not same_weights(run[0], tmp_path / "run")
+
+
+def test_seconds_end_the_run_with_its_schedules(scenes: Path, tmp_path: Path) -> None:
+    records = train(scenes, tmp_path / "run", seconds=3, image_size=32, batch_size=24, temperature="linear:0.2:0.1")
+    assert records[-1]["step"] > 0
+    assert records[-1]["temperature"] == pytest.approx(0.1)
+
+
+def test_the_learning_rate_warms_up_and_ends_at_nothing() -> None:
+    factors = [learning_rate_factor(k / 100) for k in range(101)]
+    assert factors[0] > 0
+    assert max(factors) == pytest.approx(1) == factors[5]
+    assert factors[5:] == sorted(factors[5:], reverse=True)
+    assert factors[-1] == pytest.approx(0)
+
+
+def test_a_checkpoint_replaces_the_old_one_whole(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "last.pt", {"step": 1})
+    with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
+        save_checkpoint(tmp_path / "last.pt", {"step": lambda: 2})
+    assert load_checkpoint(tmp_path / "last.pt")["step"] == 1
+
+
+def test_evaluation_ends_in_one_json_object(scenes: Path, run: tuple, capsys: pytest.CaptureFixture[str]) -> None:
+    for checkpoint in (run[0], run[0] / "best.pt"):
+        assert evaluation.main(["--checkpoint", str(checkpoint), "--data", str(scenes), "--split", "test"]) == 0
+        printed = capsys.readouterr().out.splitlines()
+        result = json.loads(printed[-1])
+        for metrics in (result, result["exact"]):
+            for direction in ("image_to_text", "text_to_image"):
+                assert {"R@1", "R@5", "R@10", "median_rank", "chance", "ceiling"} == set(metrics[direction])
+                assert 0 <= metrics[direction]["R@1"] <= metrics[direction]["R@10"] <= 100
+        assert "ceiling" in printed[0]
+    assert result["exact"]["text_to_image"]["ceiling"] == pytest.approx(100)
+
+
+class Mischief:
+    def __reduce__(self) -> tuple:
+        return os.mkdir, ("mischief",)
+
+
+def break_image(root: Path) -> None:
+    next((root / "images").glob("train_*.png")).write_bytes(b"no image at all")
+
+
+def break_json(root: Path) -> None:
+    (root / "annotations" / "captions_train.json").write_text('{"images": [')
+
+
+def remove_images(root: Path) -> None:
+    for path in (root / "images").glob("train_*.png"):
+        path.unlink()
+
+
+def empty_split(root: Path) -> None:
+    (root / "annotations" / "captions_val.json").write_text('{"images": [], "annotations": []}')
+
+
+def remove_split(root: Path) -> None:
+    (root / "annotations" / "captions_val.json").unlink()
+
+
+def nothing(root: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "words"),
+    [
+        (nothing, ["--data", "{root}/nowhere"], "there is no folder"),
+        (remove_split, [], "no split 'val'; its splits are: test, train"),
+        (break_json, [], "not valid JSON"),
+        (break_image, [], "cannot read the image"),
+        (remove_images, [], "image files are missing"),
+        (empty_split, [], "has no images"),
+        (nothing, ["--temperature", "0"], "above 0"),
+        (nothing, ["--temperature", "cosin:0.1:0.05"], "did you mean"),
+        (nothing, ["--seconds", "-1"], "--seconds must be above 0"),
+        (nothing, ["--seconds", "nan"], "--seconds must be above 0"),
+        (nothing, ["--epochs", "0"], "--epochs must be 1 or more"),
+        (nothing, ["--epochs", "two"], "invalid int value"),
+        (nothing, ["--epochs", "1", "--seconds", "1"], "either --epochs N or --seconds S"),
+        (nothing, ["--image-size", "16"], "32 pixels or more"),
+        (nothing, ["--batch-size", "1"], "2 or more"),
+        (nothing, ["--regularizer", "nope"], "there are: multi_scale"),
+        (nothing, ["--out", "{root}/annotations/captions_train.json"], "no folder that you may write in"),
+        (nothing, ["--resume"], "no run to resume"),
+        (nothing, ["--unknown"], "unrecognized arguments"),
+    ],
+)
+def test_bad_input_to_training_is_one_sentence_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change, arguments: list[str], words: str
+) -> None:
+    root = tmp_path / "scenes"
+    write_scenes(root, {"train": 6, "val": 3, "test": 3})
+    change(root)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    given = ["--data", str(root), "--out", str(tmp_path / "run"), *(a.format(root=root) for a in arguments)]
+    assert exit_code(training.main, given) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert words in error[0]
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert not (tmp_path / "run").exists()
+
+
+def exit_code(main, arguments: list[str]) -> int:
+    try:
+        return main(arguments)
+    except SystemExit as stop:
+        return stop.code
+
+
+def test_another_run_is_never_overwritten(scenes: Path, run: tuple, capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = run
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    given = ["--data", str(scenes), "--out", str(out), "--epochs", "3", "--image-size", "32"]
+    assert training.main(given) == 2
+    assert "perhaps it holds another run" in capsys.readouterr().err
+    assert training.main([*given, "--resume"]) == 2
+    assert "was started with batch_size 24; resume it with the same settings" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "code", "foreign", "version", "missing"])
+def test_checkpoints_that_are_not_ours_are_refused(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "run" / "last.pt"
+    path.parent.mkdir()
+    if kind == "text":
+        path.write_text("hello")
+    elif kind == "empty":
+        path.touch()
+    elif kind == "code":
+        torch.save({"format": "image-text-alignment-course", "model": Mischief()}, path)
+    elif kind == "foreign":
+        torch.save({"state_dict": {}}, path)
+    elif kind == "version":
+        save_checkpoint(path, {"version": 99})
+    assert evaluation.main(["--checkpoint", str(path.parent), "--data", str(scenes)]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    expected = {"missing": "no checkpoint at", "version": "version 99", "foreign": "not a checkpoint of this course"}
+    assert expected.get(kind, "not a checkpoint that this course can read") in error
+    assert not (tmp_path / "mischief").exists()
+    if kind != "missing":
+        before = path.read_bytes()
+        with pytest.raises(InputError):
+            train(scenes, path.parent, **SETTINGS, resume=True)
+        assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_ends(scenes: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
+    given = [
+        "--data",
+        scenes,
+        "--out",
+        tmp_path / "run",
+        "--seconds",
+        "300",
+        "--image-size",
+        "32",
+        "--batch-size",
+        "24",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "helpers.training", *map(str, given)], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    while not (tmp_path / "run" / "last.pt").exists():
+        assert process.poll() is None, process.stderr.read().decode()
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "go on with --resume" in error.decode()
+    assert "Traceback" not in error.decode()
+    assert load_checkpoint(tmp_path / "run" / "last.pt")["step"] > 0
+
+
+@pytest.mark.long
+def test_a_minute_and_a_half_on_the_scenes(tmp_path: Path) -> None:
+    train(DATA / "scenes", tmp_path / "run", seconds=90)
+    result = evaluation.evaluate_split(load_checkpoint(tmp_path / "run" / "best.pt"), DATA / "scenes", "test")
+    exact = result["exact"]["text_to_image"]
+    print(json.dumps(result))
+    assert exact["R@1"] >= 50
+    assert exact["R@1"] <= exact["ceiling"] + 1e-9
+
+
+@pytest.mark.long
+@pytest.mark.photographs
+def test_ten_epochs_on_photographs(photographs: Path, tmp_path: Path) -> None:
+    train(photographs, tmp_path / "run", epochs=10)
+    result = evaluation.evaluate_split(load_checkpoint(tmp_path / "run" / "best.pt"), photographs, "val")
+    print(json.dumps(result))
+    for direction in ("image_to_text", "text_to_image"):
+        assert result[direction]["R@1"] >= 5 * result[direction]["chance"]
+        assert "ceiling" not in result[direction]
+    assert "exact" not in result
+
+
+@pytest.mark.long
+def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(scenes: Path, run: tuple, tmp_path: Path) -> None:
+    given = ["--data", scenes, "--epochs", "3", "--image-size", "32", "--batch-size", "24"]
+    generator = torch.Generator().manual_seed(0)
+    for number in range(10):
+        out = tmp_path / f"run{number}"
+        command = [sys.executable, "-m", "helpers.training", *map(str, given), "--out", str(out)]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        while not (out / "last.pt").exists() and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(float(torch.rand(1, generator=generator)) * 0.3)
+        process.kill()
+        process.wait()
+        subprocess.run([*command, "--resume"], check=True, capture_output=True)
+        assert same_weights(run[0], out)
