@@ -408,5 +408,9 @@ def check_cosine_schedule(answer: Callable[[float, float, float], float]) -> Non
             answer(progress, 0.2, 0.05)
         except ValueError:
             continue
+        except Exception as error:
+            raise AssertionError(
+                f"a progress of {progress} raises {type(error).__name__}; let it be ValueError"
+            ) from error
         raise AssertionError(f"a progress of {progress} lies outside 0 to 1; raise a ValueError that says so")
     passed("cosine_schedule")

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms.v2.functional import normalize, pil_to_tensor
 from tqdm import tqdm
 
 # Where pairs lie and how they are read belongs to this page too.
@@ -20,6 +20,15 @@ from helpers.text import WordTokenizer
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def normalize(pixels: Tensor) -> Tensor:
+    """Pixels uint8 ``[..., 3, height, width]`` to float, less ImageNet's mean and divided by its standard deviation.
+
+    The same as torchvision's ``normalize``, whose import alone takes longer than many of the course's commands.
+    """
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))  # [3, 1, 1]
+    return pixels.float().div_(255).sub_(mean).div_(std)
 
 
 class ImageTextDataset(Dataset):
@@ -92,9 +101,7 @@ class ImageTextDataset(Dataset):
             range(len(self))[index] for index in indices
         ]  # counts from the end, and refuses what is out of range
         pixels = self._pixels[indices] if self._pixels is not None else torch.stack([self.decode(i) for i in indices])
-        images = normalize(
-            pixels.float().div_(255), IMAGENET_MEAN, IMAGENET_STD, inplace=True
-        )  # [batch, 3, size, size]
+        images = normalize(pixels)  # [batch, 3, size, size]
         return [
             {"image": image, "text": self.draw_caption(index), "image_id": self.image_ids[index]}
             for image, index in zip(images, indices, strict=True)
@@ -113,7 +120,7 @@ class ImageTextDataset(Dataset):
                 image = image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise InputError(f"cannot read the image {path} ({error}); replace the file or remove its entry") from None
-        return pil_to_tensor(image)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # [3, image_size, image_size]
 
     def keep_decoded(self) -> None:
         """Decode every image once and keep the pixels in memory (3 bytes a pixel), so that later epochs need no disk.

@@ -3,11 +3,21 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision.transforms.v2
 from PIL import Image
 
 from helpers.annotations import read_captions
 from helpers.command_line import InputError
-from helpers.data import Collate, EpochBatches, ImageTextDataset, captions_by_image, make_loader
+from helpers.data import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Collate,
+    EpochBatches,
+    ImageTextDataset,
+    captions_by_image,
+    make_loader,
+    normalize,
+)
 from helpers.text import WordTokenizer
 
 
@@ -98,6 +108,12 @@ def test_an_item_is_normalised_by_hand_arithmetic(pairs: tuple[list[Path], list[
     assert (item["text"], item["image_id"]) == ("caption 0 of image 3", 3)
     assert torch.equal(dataset[-1]["image"], dataset[11]["image"])
     assert ImageTextDataset(*pairs)[0]["image"].shape == (3, 224, 224)
+
+
+def test_normalising_is_torchvisions() -> None:
+    pixels = torch.randint(0, 256, (2, 3, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    theirs = torchvision.transforms.v2.functional.normalize(pixels / 255, IMAGENET_MEAN, IMAGENET_STD)
+    torch.testing.assert_close(normalize(pixels), theirs)
 
 
 def test_kept_pixels_give_the_same_items(pairs: tuple[list[Path], list[list[str]]]) -> None:
