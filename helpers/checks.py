@@ -414,3 +414,144 @@ def check_cosine_schedule(answer: Callable[[float, float, float], float]) -> Non
             ) from error
         raise AssertionError(f"a progress of {progress} lies outside 0 to 1; raise a ValueError that says so")
     passed("cosine_schedule")
+
+
+def owners(images: int, captions: int, generator: torch.Generator) -> Tensor:
+    """The row of each caption's image, ``[captions]``, in random order; every image has two captions or more."""
+    rows = torch.arange(images).repeat(2)
+    more = torch.randint(images, (captions - 2 * images,), generator=generator)
+    return torch.cat([rows, more])[torch.randperm(captions, generator=generator)]
+
+
+def check_recall_at_k(answer: Callable[[Tensor, Tensor, int], float | Tensor]) -> None:
+    """``answer(similarity, image_of_caption, k)``: the share of images, in percent, that have at least one caption of
+    their own among the ``k`` of their row in ``[images, captions]`` that score highest."""
+    generator = torch.Generator().manual_seed(0)
+    for case in range(CASES):
+        images = int(torch.randint(20, 30, (), generator=generator))
+        captions, k = 3 * images, 5 - case % 5
+        image_of_caption = owners(images, captions, generator)
+        own = image_of_caption == torch.arange(images)[:, None]  # [images, captions]
+        similarity = torch.randn(images, captions, generator=generator) + own
+        place = 1 + (similarity[:, None, :] > similarity[:, :, None]).sum(2)  # [images, captions], 1 being first
+        found = own & (place <= k)
+        rows = similarity.argsort(dim=1, descending=True)[:, :k]  # [images, k]
+        columns = 1 + (similarity[None] > similarity[:, None]).sum(1)  # [images, captions], the place in the column
+        mistakes = {
+            "this is a share from 0 to 1; recall is asked for in percent": found.any(1).double().mean(),
+            "this counts the captions found and divides by those an image has; one found is enough": (
+                100 * (found.sum(1) / own.sum(1)).double().mean()
+            ),
+            "this counts every caption found; an image with two of them among the first k counts once": (
+                100 * found.sum() / images
+            ),
+            "this divides the captions found by k; one found is enough": 100 * found.sum() / (images * k),
+            "row i does not belong to column i here, since images have several captions; look at image_of_caption": (
+                100 * (rows == torch.arange(images)[:, None]).any(1).double().mean()
+            ),
+            "this is text to image, the other direction; each image should look through all captions": (
+                100 * (columns.T[own.T] <= k).double().mean()
+            ),
+            "these are the captions that score lowest; sort in descending order": (
+                100 * (own & (captions - place < k)).any(1).double().mean()
+            ),
+            "only the first place is looked at; an own caption may be anywhere among the first k": (
+                100 * (own & (place == 1)).any(1).double().mean()
+            ),
+        }
+        result = attempt(answer, similarity.clone(), image_of_caption.clone(), k)
+        result = torch.tensor(float(result)) if isinstance(result, int | float) else result
+        agree("image_to_text_recall", result, 100 * found.any(1).double().mean(), mistakes)
+    passed("image_to_text_recall")
+
+
+def check_rank_with_ties(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """``answer(similarity, image_of_caption)``: int64 ``[captions]``, the rank of each caption's image, 1 being first;
+    a wrong image with the same score as the right one is ranked before it. ``similarity`` is ``[images, captions]``."""
+    generator = torch.Generator().manual_seed(0)
+    for case in range(CASES):
+        images = int(torch.randint(4, 8, (), generator=generator))
+        captions = 3 * images
+        image_of_caption = owners(images, captions, generator)
+        similarity = torch.randint(-3, 4, (images, captions), generator=generator) / 4  # with many ties
+        similarity = torch.zeros_like(similarity) if case == CASES - 1 else similarity
+        right = similarity[image_of_caption, torch.arange(captions)]  # [captions]
+        own = image_of_caption == torch.arange(images)[:, None]  # [images, captions]
+        better, alike = (similarity > right).sum(0), ((similarity == right) & ~own).sum(0)
+        reference = 1 + better + alike
+        best_own = similarity.masked_fill(~own, float("-inf")).amax(1, keepdim=True)
+        mistakes = {
+            "a tie is counted for the model: where all scores are alike, every rank would be 1; count what scores at "
+            "least as high": 1 + better,
+            "a rank begins at 1, not at 0": reference - 1,
+            "the right image is counted as one before itself; leave it out, or do not add the 1": reference + 1,
+            "this takes the order of a sort, which settles ties by chance; count what scores at least as high": (
+                1 + similarity.argsort(0, descending=True, stable=True).argsort(0)[image_of_caption, torch.arange(captions)]
+            ),
+            "this counts the images that score lower; those that score at least as high stand before the right one": (
+                1 + (similarity < right).sum(0)
+            ),
+            "this is the number of captions that beat the right one in its row; a text looks through all images, "
+            "down its column": (similarity[image_of_caption] >= right[:, None]).sum(1),
+            "these are ranks from image to text, the other direction": (
+                1 + ((similarity >= best_own) & ~own).sum(1)
+            ),
+        }
+        given = similarity.clone()
+        result = attempt(answer, given, image_of_caption.clone())
+        expect(torch.equal(given, similarity), "this changes the similarities it was given; work on new tensors")
+        agree("text_to_image_ranks", result, reference, mistakes)
+        expect(result.dtype == torch.long, f"a rank is a whole number, int64, not {result.dtype}")
+    passed("text_to_image_ranks")
+
+
+def check_warm_up(answer: Callable[[float, float], float]) -> None:
+    """``answer(progress, warm_up)``: a straight line from 0 to 1 over the share ``warm_up`` of the training, then half
+    a cosine from 1 down to 0."""
+    generator = torch.Generator().manual_seed(0)
+    for case in range(CASES):
+        progress, warm_up = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
+        warm_up = 0.1 + 0.4 * warm_up
+        # Rising and falling in turn, and the three corners last.
+        progress = warm_up + progress * (1 - warm_up) if case % 2 else progress * warm_up
+        progress = {CASES - 3: 0.0, CASES - 2: warm_up, CASES - 1: 1.0}.get(case, progress)
+        rising = progress < warm_up
+        since = (progress - warm_up) / (1 - warm_up)
+        line = progress / warm_up
+        mistakes = {
+            "the warm-up is missing: the factor should rise from 0 to 1 first": (1 + math.cos(math.pi * progress)) / 2,
+            "the cosine is used before it begins; up to warm_up the factor is a straight line": (
+                (1 + math.cos(math.pi * since)) / 2
+            ),
+            "during the warm-up the factor is 1; it should rise from 0 to 1": (
+                1.0 if rising else (1 + math.cos(math.pi * since)) / 2
+            ),
+            "after the warm-up the factor stays at 1; it should fall along half a cosine": min(line, 1.0),
+            "the cosine begins at progress 0, so the factor jumps down where the warm-up ends; let it begin there": (
+                line if rising else (1 + math.cos(math.pi * progress)) / 2
+            ),
+            "this falls in a straight line; half a cosine is slow at both ends": line if rising else 1 - since,
+            "this is a whole period, which comes back to 1; half a cosine ends at 0": (
+                line if rising else (1 + math.cos(2 * math.pi * since)) / 2
+            ),
+            "a cosine runs from 1 to -1, and a negative learning rate climbs; (1 + cosine) / 2 runs from 1 to 0": (
+                line if rising else math.cos(math.pi * since)
+            ),
+            "this is a quarter of a cosine; half of one is slow at its end too": (
+                line if rising else math.cos(math.pi * since / 2)
+            ),
+            "the time since the warm-up is divided by 1; it lasts 1 - warm_up, so the factor does not reach 0": (
+                line if rising else (1 + math.cos(math.pi * (progress - warm_up))) / 2
+            ),
+            "the rise ends below 1: divide the progress by warm_up": (
+                progress if rising else (1 + math.cos(math.pi * since)) / 2
+            ),
+            "the rise is half a cosine too; it should be a straight line": (
+                (1 - math.cos(math.pi * line)) / 2 if rising else (1 + math.cos(math.pi * since)) / 2
+            ),
+        }
+        result = attempt(answer, progress, warm_up)
+        result = torch.tensor(float(result), dtype=torch.float64) if isinstance(result, int | float) else result
+        reference = torch.tensor(line if rising else math.cos(math.pi * since / 2) ** 2)
+        agree("warm_up_then_cosine", result, reference, {text: torch.tensor(wrong) for text, wrong in mistakes.items()})
+    passed("warm_up_then_cosine")

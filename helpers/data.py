@@ -97,9 +97,8 @@ class ImageTextDataset(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict]:
         """The items of a whole batch, which a DataLoader asks for when it can: normalised together, that is faster."""
-        indices = [
-            range(len(self))[index] for index in indices
-        ]  # counts from the end, and refuses what is out of range
+        # Indexing a range counts from the end where asked to, and refuses what is out of range.
+        indices = [range(len(self))[index] for index in indices]
         pixels = self._pixels[indices] if self._pixels is not None else torch.stack([self.decode(i) for i in indices])
         images = normalize(pixels)  # [batch, 3, size, size]
         return [

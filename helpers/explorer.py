@@ -13,7 +13,6 @@ import torch.nn.functional as F
 import traitlets
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
 from helpers.losses import check_features, check_temperature, one_way_contrastive_loss
 
@@ -181,8 +180,8 @@ def pictures(images: Tensor | Sequence[Image.Image]) -> list[Image.Image]:
                 f"image values must lie in 0..1, or be uint8, but run from {low:.3g} to {high:.3g}; "
                 "if they are normalised, multiply by the standard deviation and add the mean first"
             )
-        images = images.float().clamp(0, 1)
-    return [to_pil_image(image) for image in images]
+        images = images.float().clamp(0, 1).mul(255).round().byte()
+    return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
 
 
 def page(state: dict) -> str:

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from helpers.data import IMAGENET_MEAN, IMAGENET_STD
 
-SIMILARITY_COLOURS = {"cmap": "RdBu_r", "vmin": -1.0, "vmax": 1.0}
-PROBABILITY_COLOURS = {"cmap": "cividis", "vmin": 0.0, "vmax": 1.0}
+# The explorer's own colours: blue means alike in the one, and likely in the other.
+SIMILARITY_COLOURS = {"cmap": "RdBu", "vmin": -1.0, "vmax": 1.0}
+PROBABILITY_COLOURS = {"cmap": "Blues", "vmin": 0.0, "vmax": 1.0}
 
 
 def to_pixels(image: Tensor) -> Tensor:
@@ -128,11 +129,10 @@ def draw_matrix(
             box.imshow(to_pixels(image))
             box.set(xticks=[], yticks=[])
     if size <= 10:
-        middle = 0.5 if probabilities else 0.0
         for row in range(size):
             for column in range(size):
                 value = float(matrix[row, column])
-                dark = value < middle if probabilities else abs(value) > 0.6
+                dark = value > 0.55 if probabilities else abs(value) > 0.6
                 colour = "white" if dark else "black"
                 axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
 
