@@ -432,7 +432,7 @@ def check_recall_at_k(answer: Callable[[Tensor, Tensor, int], float | Tensor]) -
         captions, k = 3 * images, 5 - case % 5
         image_of_caption = owners(images, captions, generator)
         own = image_of_caption == torch.arange(images)[:, None]  # [images, captions]
-        similarity = torch.randn(images, captions, generator=generator) + own
+        similarity = torch.randn(images, captions, generator=generator) + 2 * own
         place = 1 + (similarity[:, None, :] > similarity[:, :, None]).sum(2)  # [images, captions], 1 being first
         found = own & (place <= k)
         rows = similarity.argsort(dim=1, descending=True)[:, :k]  # [images, k]
@@ -477,6 +477,7 @@ def check_rank_with_ties(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
         similarity = torch.zeros_like(similarity) if case == CASES - 1 else similarity
         right = similarity[image_of_caption, torch.arange(captions)]  # [captions]
         own = image_of_caption == torch.arange(images)[:, None]  # [images, captions]
+        order = similarity.argsort(dim=0, descending=True, stable=True)  # [images, captions]
         better, alike = (similarity > right).sum(0), ((similarity == right) & ~own).sum(0)
         reference = 1 + better + alike
         best_own = similarity.masked_fill(~own, float("-inf")).amax(1, keepdim=True)
@@ -486,16 +487,14 @@ def check_rank_with_ties(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
             "a rank begins at 1, not at 0": reference - 1,
             "the right image is counted as one before itself; leave it out, or do not add the 1": reference + 1,
             "this takes the order of a sort, which settles ties by chance; count what scores at least as high": (
-                1 + similarity.argsort(0, descending=True, stable=True).argsort(0)[image_of_caption, torch.arange(captions)]
+                1 + order.argsort(dim=0)[image_of_caption, torch.arange(captions)]
             ),
             "this counts the images that score lower; those that score at least as high stand before the right one": (
                 1 + (similarity < right).sum(0)
             ),
             "this is the number of captions that beat the right one in its row; a text looks through all images, "
             "down its column": (similarity[image_of_caption] >= right[:, None]).sum(1),
-            "these are ranks from image to text, the other direction": (
-                1 + ((similarity >= best_own) & ~own).sum(1)
-            ),
+            "these are ranks from image to text, the other direction": 1 + ((similarity >= best_own) & ~own).sum(1),
         }
         given = similarity.clone()
         result = attempt(answer, given, image_of_caption.clone())
@@ -519,7 +518,6 @@ def check_warm_up(answer: Callable[[float, float], float]) -> None:
         since = (progress - warm_up) / (1 - warm_up)
         line = progress / warm_up
         mistakes = {
-            "the warm-up is missing: the factor should rise from 0 to 1 first": (1 + math.cos(math.pi * progress)) / 2,
             "the cosine is used before it begins; up to warm_up the factor is a straight line": (
                 (1 + math.cos(math.pi * since)) / 2
             ),
@@ -530,6 +528,7 @@ def check_warm_up(answer: Callable[[float, float], float]) -> None:
             "the cosine begins at progress 0, so the factor jumps down where the warm-up ends; let it begin there": (
                 line if rising else (1 + math.cos(math.pi * progress)) / 2
             ),
+            "the warm-up is missing: the factor should rise from 0 to 1 first": (1 + math.cos(math.pi * progress)) / 2,
             "this falls in a straight line; half a cosine is slow at both ends": line if rising else 1 - since,
             "this is a whole period, which comes back to 1; half a cosine ends at 0": (
                 line if rising else (1 + math.cos(2 * math.pi * since)) / 2
