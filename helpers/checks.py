@@ -423,6 +423,127 @@ def owners(images: int, captions: int, generator: torch.Generator) -> Tensor:
     return torch.cat([rows, more])[torch.randperm(captions, generator=generator)]
 
 
+def check_pool_regions(answer: Callable[[Tensor, int], Tensor]) -> None:
+    """``answer(region_map, grid)``: ``[batch, channels, 4, 4]`` to the mean of each of ``grid * grid`` blocks,
+    channel by channel in ``[batch, channels * grid * grid]``; grid is 1, 2 or 4."""
+    generator = torch.Generator().manual_seed(0)
+    for case in range(CASES):
+        grid = (2, 1, 4)[case % 3]
+        batch, channels = torch.randint(2, 5, (2,), generator=generator).tolist()
+        regions = torch.randn(batch, channels, 4, 4, generator=generator)
+        side = 4 // grid
+        cells = [(r, c) for r in range(grid) for c in range(grid)]
+        blocks = [regions[:, :, r * side : (r + 1) * side, c * side : (c + 1) * side] for r, c in cells]
+        means = torch.stack([block.mean((2, 3)) for block in blocks], 2)  # [batch, channels, grid * grid]
+        # What comes of every grid-th row and column, where neighbours were meant.
+        strided = torch.stack([regions[:, :, r::grid, c::grid].mean((2, 3)) for r, c in cells], 2)
+        mistakes = {
+            "the result is not flattened; it should be [batch, channels * grid * grid]": means.unflatten(
+                2, (grid, grid)
+            ),
+            "the channels of a region stand together; put all regions of channel 0 first, then those of channel 1": (
+                means.transpose(1, 2).flatten(1)
+            ),
+            "this takes the largest of each block; take the mean": (
+                torch.stack([block.amax((2, 3)) for block in blocks], 2).flatten(1)
+            ),
+            "this takes the sum of each block; take the mean": means.flatten(1) * side * side,
+            "this keeps one region of each block; take the mean of all in it": (
+                torch.stack([block[:, :, 0, 0] for block in blocks], 2).flatten(1)
+            ),
+            "the regions that are averaged are not neighbours; split an axis of 4 into grid groups of 4 // grid, in "
+            "this order": strided.flatten(1),
+            "the channels are averaged too; each channel keeps its own means": means.mean(1),
+            "the grid is transposed: rows come before columns": (
+                means.unflatten(2, (grid, grid)).transpose(2, 3).flatten(1)
+            ),
+            "the whole map is averaged, whatever the grid": regions.mean((2, 3)),
+            "nothing is averaged; each block becomes one number a channel": regions.flatten(1),
+        }
+        agree("pool_regions", attempt(answer, regions.clone(), grid), means.flatten(1), mistakes)
+    passed("pool_regions")
+
+
+def check_distinct_best_matches(answer: Callable[[Tensor], int]) -> None:
+    """``answer(logits)``: logits ``[images, texts]`` to the number of different texts that some image likes best."""
+    generator = torch.Generator().manual_seed(0)
+    cases = 0
+    while cases < CASES:
+        images, texts, dim = torch.randint(3, 13, (3,), generator=generator).tolist()
+        logits = torch.randn(images, dim, generator=generator) @ torch.randn(dim, texts, generator=generator)
+        best = [max(range(texts), key=row.__getitem__) for row in logits.tolist()]
+        best_images = [max(range(images), key=column.__getitem__) for column in logits.T.tolist()]
+        right = len(set(best))
+        mistakes = {
+            len(set(best_images)): "these are the best images of the texts; for each image look along its row, dim=1",
+            images: "every image was counted; count each column once, however many images choose it",
+            min(images, texts, dim): "this is the rank of the logits; take the argmax of each row instead",
+            sum(row == column for row, column in enumerate(best)): (
+                "these are the images that choose their own text, the hits; count the different columns"
+            ),
+        }
+        if len({right, *mistakes}) < 5:
+            continue  # two mistakes that give the same number could not be told apart
+        cases += 1
+        result = attempt(answer, logits.clone())
+        hint = "; is a return missing?" if result is None else "; take len(...) or .item() of it"
+        whole = isinstance(result, int) and not isinstance(result, bool)
+        expect(whole, f"distinct_best_matches must return an int, not {type(result).__name__}{hint}")
+        other = f"of logits {list(logits.shape)} you counted {result}; it should be {right}, the columns {set(best)}"
+        expect(result == right, mistakes.get(result, other))
+    passed("distinct_best_matches")
+
+
+def check_nested_prefix_loss(answer: Callable[[Tensor, Tensor, list[int], float], Tensor]) -> None:
+    """``answer(image_features, text_features, prefixes, temperature)``: the mean over prefixes k of the symmetric
+    contrastive loss of the first k components, each prefix L2-normalised."""
+    generator = torch.Generator().manual_seed(0)
+
+    def symmetric(x: Tensor, y: Tensor, temperature: float, normalize: bool = True) -> Tensor:
+        if normalize:
+            x, y = x / x.norm(dim=1, keepdim=True), y / y.norm(dim=1, keepdim=True)
+        logits = x @ y.T / temperature  # [batch, batch]
+        return (surprises(logits, 0).mean() + surprises(logits, 1).mean()) / 2
+
+    for _ in range(CASES):
+        batch = int(torch.randint(8, 13, (), generator=generator))  # more pairs than the longest prefix has components
+        temperature = float(0.1 + 0.4 * torch.rand((), generator=generator))
+        images = torch.randn(batch, 16, generator=generator)
+        texts = images + torch.randn(batch, 16, generator=generator)
+        prefixes = sorted((2 + torch.randperm(6, generator=generator)[:3]).tolist())
+        pairs = [(images[:, :k], texts[:, :k]) for k in prefixes]
+        terms = torch.stack([symmetric(x, y, temperature) for x, y in pairs])
+        unit_images, unit_texts = images / images.norm(dim=1, keepdim=True), texts / texts.norm(dim=1, keepdim=True)
+        one_way = [surprises((x @ y.T) / x.norm(dim=1)[:, None] / y.norm(dim=1) / temperature, 1) for x, y in pairs]
+        cut_late = [symmetric(unit_images[:, :k], unit_texts[:, :k], temperature, normalize=False) for k in prefixes]
+        mistakes = {
+            "this is the sum over the prefixes; take the mean": terms.sum(),
+            "this is one loss a prefix; take their mean": terms,
+            "only the first prefix counts here; is the return inside the loop?": terms[0],
+            "only the last prefix counts here; collect the loss of each": terms[-1],
+            "these are the last k components; a prefix is the first k": (
+                torch.stack([symmetric(images[:, -k:], texts[:, -k:], temperature) for k in prefixes]).mean()
+            ),
+            "this is component k alone; a prefix is all components before it, [:, :k]": (
+                torch.stack([symmetric(images[:, [k]], texts[:, [k]], temperature) for k in prefixes]).mean()
+            ),
+            "this cuts the first k rows, which are pairs; components are along dim 1": (
+                torch.stack([symmetric(images[:k], texts[:k], temperature) for k in prefixes]).mean()
+            ),
+            "the features are normalised before they are cut; a prefix is shorter than 1 then, so normalise after": (
+                torch.stack(cut_late).mean()
+            ),
+            "the temperature is not passed on, so 0.07 is used": torch.stack(
+                [symmetric(x, y, 0.07) for x, y in pairs]
+            ).mean(),
+            "the prefixes are not used; this is the loss of all components": symmetric(images, texts, temperature),
+            "this is image to text only; the contrastive loss takes both directions": torch.stack(one_way, 0).mean(),
+        }
+        result = attempt(answer, images.clone(), texts.clone(), list(prefixes), temperature)
+        agree("nested_prefix_loss", result, terms.mean(), mistakes)
+    passed("nested_prefix_loss")
+
+
 def check_recall_at_k(answer: Callable[[Tensor, Tensor, int], float | Tensor]) -> None:
     """``answer(similarity, image_of_caption, k)``: the share of images, in percent, that have at least one caption of
     their own among the ``k`` of their row in ``[images, captions]`` that score highest."""

@@ -199,7 +199,8 @@ def shrink_pictures(notebook: NotebookNode) -> None:
     for data in (output.data for output in outputs if "image/png" in output.get("data", {})):
         small = io.BytesIO()
         with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as picture:
-            picture.convert("RGB").quantize(256).save(small, format="PNG", optimize=True)
+            few_colours = picture.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=1)
+        few_colours.save(small, format="PNG", optimize=True)
         data["image/png"] = base64.b64encode(small.getvalue()).decode()
 
 

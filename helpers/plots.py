@@ -158,6 +158,7 @@ def curves(
     axis.set(xlabel=x_label, ylabel=y_label, title=title)
     if log_x:
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
     if y_limits is not None:
         axis.set_ylim(y_limits)
     if len(lines) > 1:
@@ -174,7 +175,7 @@ def live_figure(figure: Figure, update: Callable[..., None], **controls: ipywidg
         update: called with the value of each control by name; changes the figure's artists.
         controls: each with a ``description``.
     """
-    picture = ipywidgets.Image(format="png")
+    picture = ipywidgets.Image(format="png", layout={"align_self": "flex-start"})  # its own size, not the page's
 
     def redraw(_: object = None) -> None:
         update(**{name: control.value for name, control in controls.items()})

@@ -172,7 +172,7 @@ def train(
         metrics = evaluate(model, tokenizer, val_set, val_set.captions)
         steps = sums.pop("steps", 0)
         record = {
-            "epoch": epoch,
+            "epoch": round(step / len(loader), 2),  # a run of so many seconds ends in the middle of one
             "step": step,
             "loss": None,
             **{name: value / steps for name, value in sums.items()},
@@ -197,6 +197,10 @@ def train(
         if not records:
             validate()
             on_step(step, model, tokenizer)
+        if seconds is not None and step == 0 and progress() >= 1:
+            raise InputError(
+                f"{elapsed():.0f} s went by before the first step could be made; give more than {seconds:g}"
+            )
         while progress() < 1:
             train_set.set_epoch(epoch)
             loader.batch_sampler.set_epoch(epoch, first_batch=step - epoch * len(loader))
@@ -301,7 +305,7 @@ def describe(record: dict) -> str:
     terms = {key: value for key, value in record.items() if key == "loss" or key in REGULARIZERS}
     losses = "  ".join(f"{name} {value:.3f}" if value is not None else f"{name}     -" for name, value in terms.items())
     return (
-        f"epoch {record['epoch']:>3}  {losses}  temperature {record['temperature']:.3f}  val R@1 "
+        f"epoch {record['epoch']:>5g}  {losses}  temperature {record['temperature']:.3f}  val R@1 "
         f"image to text {record['val_image_to_text']:5.1f}, text to image {record['val_text_to_image']:5.1f}  "
         f"{record['seconds']:.0f} s"
     )

@@ -21,8 +21,8 @@ def test_values_at_five_moments(text: str) -> None:
 
 def test_learned_temperature() -> None:
     schedule = parse_schedule("learned:0.1")
-    assert float(schedule(0.3)) == pytest.approx(0.1)
-    assert float(parse_schedule("learned")(0)) == pytest.approx(0.07)
+    assert schedule(0.3).item() == pytest.approx(0.1)
+    assert parse_schedule("learned")(0).item() == pytest.approx(0.07)
     schedule(0.5).backward()
     assert float(schedule.log_logit_scale.grad) == pytest.approx(-0.1)  # d exp(-x) / dx = -exp(-x)
 
@@ -33,7 +33,7 @@ def test_the_clamp_holds_both_ends_and_lets_the_gradient_back_in() -> None:
         with torch.no_grad():
             schedule.log_logit_scale.fill_(value)
         schedule.clamp_()
-        assert float(schedule(0)) == pytest.approx(clamped)
+        assert schedule(0).item() == pytest.approx(clamped)
         schedule.zero_grad()
         schedule(0).backward()
         assert schedule.log_logit_scale.grad.abs() > 0

@@ -106,6 +106,12 @@ def test_seconds_end_the_run_with_its_schedules(scenes: Path, tmp_path: Path) ->
     assert records[-1]["temperature"] == pytest.approx(0.1)
 
 
+def test_too_few_seconds_are_refused_in_words(scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="went by before the first step could be made; give more than 0.001"):
+        train(scenes, tmp_path / "run", seconds=0.001, image_size=32)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_learning_rate_warms_up_and_ends_at_nothing() -> None:
     factors = [learning_rate_factor(k / 100) for k in range(101)]
     assert factors[0] > 0
