@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import helpers  # noqa: F401  (before any test loads torch: it sets how torch's threads wait)
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out tests on photographs where no folder of them is named, and puts the slow kinds last.
