@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -129,13 +128,8 @@ class ImageTextDataset(Dataset):
         """
         size = self.image_size
         pixels = torch.empty(len(self), 3, size, size, dtype=torch.uint8)
-        # Decoding leaves Python's lock, so threads share the work.
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            decoded = pool.map(self.decode, range(len(self)))
-            for index, image in enumerate(
-                tqdm(decoded, total=len(self), desc="reading images", unit="image", leave=False, disable=None)
-            ):
-                pixels[index] = image
+        for index in tqdm(range(len(self)), desc="reading images", unit="image", leave=False, disable=None):
+            pixels[index] = self.decode(index)
         self._pixels = pixels
 
     def draw_caption(self, index: int) -> str:
