@@ -131,8 +131,8 @@ def evaluate_split(checkpoint: dict, root: Path, split: str) -> dict:
 
 
 def table(result: dict) -> str:
-    """The metrics as lines of text."""
-    rows = [("", "R@1", "R@5", "R@10", "median rank", "chance R@1", "ceiling R@1")]
+    """The metrics as lines of text; the median is that of the ranks, chance and ceiling belong to R@1."""
+    rows = [("", "R@1", "R@5", "R@10", "median", "chance", "ceiling")]
     for name, metrics in (("all captions", result), ("exact captions", result.get("exact"))):
         if metrics is None:
             continue
@@ -141,7 +141,7 @@ def table(result: dict) -> str:
             numbers = [values["R@1"], values["R@5"], values["R@10"], values["median_rank"], values["chance"]]
             limit = f"{values['ceiling']:.1f}" if "ceiling" in values else "not known"
             rows.append((f"{direction.replace('_', ' ')}, {name}", *(f"{number:.1f}" for number in numbers), limit))
-    return "\n".join(f"{row[0]:<30}" + "".join(f"{cell:>13}" for cell in row[1:]) for row in rows)
+    return "\n".join(f"{row[0]:<30}" + "".join(f"{cell:>10}" for cell in row[1:]) for row in rows)
 
 
 def main(arguments: list[str] | None = None) -> int:
