@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from answers import assert_named, assert_right
 from torch import Tensor
 
 from helpers.checks import check_l2_normalize, check_mask_same_image, check_text_to_image_loss
@@ -60,10 +61,7 @@ def mask_by_loops(logits: Tensor, image_ids: Tensor) -> Tensor:
 def test_right_answers_pass_in_one_line(
     check: Callable[[Callable], None], answer: Callable, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check(answer)
-    printed = capsys.readouterr().out
-    assert printed.startswith("Right: ")
-    assert printed.count("\n") == 1
+    assert_right(check, answer, capsys)
 
 
 @pytest.mark.parametrize(
@@ -83,9 +81,7 @@ def test_right_answers_pass_in_one_line(
     ],
 )
 def test_l2_normalize_names_the_mistake(answer: Callable, words: str) -> None:
-    with pytest.raises(AssertionError) as caught:
-        check_l2_normalize(answer)
-    assert words in str(caught.value)
+    assert_named(check_l2_normalize, answer, words)
 
 
 @pytest.mark.parametrize(
@@ -106,9 +102,7 @@ def test_l2_normalize_names_the_mistake(answer: Callable, words: str) -> None:
     ],
 )
 def test_text_to_image_loss_names_the_mistake(answer: Callable, words: str) -> None:
-    with pytest.raises(AssertionError) as caught:
-        check_text_to_image_loss(answer)
-    assert words in str(caught.value)
+    assert_named(check_text_to_image_loss, answer, words)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +122,4 @@ def test_text_to_image_loss_names_the_mistake(answer: Callable, words: str) -> N
     ],
 )
 def test_mask_same_image_names_the_mistake(answer: Callable, words: str) -> None:
-    with pytest.raises(AssertionError) as caught:
-        check_mask_same_image(answer)
-    assert words in str(caught.value)
+    assert_named(check_mask_same_image, answer, words)

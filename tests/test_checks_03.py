@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from answers import assert_named, assert_right
 from torch import Tensor
 
 from helpers.checks import check_cosine_schedule, check_effective_negatives, check_gradient_shares
@@ -83,10 +84,7 @@ def cosine_unguarded(progress: float, start: float, end: float) -> float:
 def test_right_answers_pass_in_one_line(
     check: Callable[[Callable], None], answer: Callable, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check(answer)
-    printed = capsys.readouterr().out
-    assert printed.startswith("Right: ")
-    assert printed.count("\n") == 1
+    assert_right(check, answer, capsys)
 
 
 @pytest.mark.parametrize(
@@ -114,9 +112,7 @@ def test_right_answers_pass_in_one_line(
     ],
 )
 def test_effective_negatives_names_the_mistake(answer: Callable, words: str) -> None:
-    with pytest.raises(AssertionError) as caught:
-        check_effective_negatives(answer)
-    assert words in str(caught.value)
+    assert_named(check_effective_negatives, answer, words)
 
 
 @pytest.mark.parametrize(
@@ -139,9 +135,7 @@ def test_effective_negatives_names_the_mistake(answer: Callable, words: str) -> 
     ],
 )
 def test_gradient_shares_names_the_mistake(answer: Callable, words: str) -> None:
-    with pytest.raises(AssertionError) as caught:
-        check_gradient_shares(answer)
-    assert words in str(caught.value)
+    assert_named(check_gradient_shares, answer, words)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +158,4 @@ def test_gradient_shares_names_the_mistake(answer: Callable, words: str) -> None
     ],
 )
 def test_cosine_schedule_names_the_mistake(answer: Callable, words: str) -> None:
-    with pytest.raises(AssertionError) as caught:
-        check_cosine_schedule(answer)
-    assert words in str(caught.value)
+    assert_named(check_cosine_schedule, answer, words)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from answers import assert_named, assert_right
 from torch import Tensor
 
 from helpers.checks import check_distinct_best_matches, check_nested_prefix_loss, check_pool_regions
@@ -58,10 +59,7 @@ def cut_late(x: Tensor, y: Tensor, k: int, temperature: float) -> Tensor:
 def test_right_answers_pass_in_one_line(
     check: Callable[[Callable], None], answer: Callable, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check(answer)
-    printed = capsys.readouterr().out
-    assert printed.startswith("Right: ")
-    assert printed.count("\n") == 1
+    assert_right(check, answer, capsys)
 
 
 @pytest.mark.parametrize(
@@ -84,9 +82,7 @@ def test_right_answers_pass_in_one_line(
     ],
 )
 def test_pool_regions_names_the_mistake(answer: Callable, words: str) -> None:
-    with pytest.raises(AssertionError) as caught:
-        check_pool_regions(answer)
-    assert words in str(caught.value)
+    assert_named(check_pool_regions, answer, words)
 
 
 @pytest.mark.parametrize(
@@ -105,9 +101,7 @@ def test_pool_regions_names_the_mistake(answer: Callable, words: str) -> None:
     ],
 )
 def test_distinct_best_matches_names_the_mistake(answer: Callable, words: str) -> None:
-    with pytest.raises(AssertionError) as caught:
-        check_distinct_best_matches(answer)
-    assert words in str(caught.value)
+    assert_named(check_distinct_best_matches, answer, words)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +127,4 @@ def test_distinct_best_matches_names_the_mistake(answer: Callable, words: str) -
     ],
 )
 def test_nested_prefix_loss_names_the_mistake(answer: Callable, words: str) -> None:
-    with pytest.raises(AssertionError) as caught:
-        check_nested_prefix_loss(answer)
-    assert words in str(caught.value)
+    assert_named(check_nested_prefix_loss, answer, words)

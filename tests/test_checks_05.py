@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from answers import assert_named, assert_right
 from torch import Tensor
 
 from helpers.checks import check_rank_with_ties, check_recall_at_k, check_warm_up
@@ -94,10 +95,7 @@ def rising_then(fall: Callable[[float], float]) -> Callable[[float, float], floa
 def test_right_answers_pass_in_one_line(
     check: Callable[[Callable], None], answer: Callable, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check(answer)
-    printed = capsys.readouterr().out
-    assert printed.startswith("Right: ")
-    assert printed.count("\n") == 1
+    assert_right(check, answer, capsys)
 
 
 @pytest.mark.parametrize(
@@ -125,9 +123,7 @@ def test_right_answers_pass_in_one_line(
     ],
 )
 def test_recall_at_k_names_the_mistake(answer: Callable, words: str) -> None:
-    with pytest.raises(AssertionError) as caught:
-        check_recall_at_k(answer)
-    assert words in str(caught.value)
+    assert_named(check_recall_at_k, answer, words)
 
 
 @pytest.mark.parametrize(
@@ -149,9 +145,7 @@ def test_recall_at_k_names_the_mistake(answer: Callable, words: str) -> None:
     ],
 )
 def test_rank_with_ties_names_the_mistake(answer: Callable, words: str) -> None:
-    with pytest.raises(AssertionError) as caught:
-        check_rank_with_ties(answer)
-    assert words in str(caught.value)
+    assert_named(check_rank_with_ties, answer, words)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +170,4 @@ def test_rank_with_ties_names_the_mistake(answer: Callable, words: str) -> None:
     ],
 )
 def test_warm_up_names_the_mistake(answer: Callable, words: str) -> None:
-    with pytest.raises(AssertionError) as caught:
-        check_warm_up(answer)
-    assert words in str(caught.value)
+    assert_named(check_warm_up, answer, words)
