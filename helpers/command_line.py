@@ -3,8 +3,12 @@
 import argparse
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class InputError(ValueError):
@@ -19,6 +23,23 @@ class Interrupted(BaseException):
         self.exit_code = 128 + signal_number
 
 
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Let a signal that arrives inside wait until the block is done, so that what is inside happens whole."""
+    if threading.current_thread() is not threading.main_thread():  # no other thread is ever interrupted by one
+        yield
+        return
+    arrived: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if arrived:
+        signal.raise_signal(arrived[0])
+
+
 class CommandLine(argparse.ArgumentParser):
     """An argument parser whose errors are one sentence, without the usage lines above it."""
 
@@ -31,7 +52,7 @@ class CommandLine(argparse.ArgumentParser):
         def stop(signal_number: int, _: object) -> NoReturn:
             raise Interrupted(signal_number)
 
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, stop) for number in STOPPING}
         try:
             command()
         except InputError as error:

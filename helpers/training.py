@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from helpers.annotations import read_captions
 from helpers.checkpoints import load_checkpoint, save_checkpoint
-from helpers.command_line import CommandLine, InputError, Interrupted
+from helpers.command_line import CommandLine, InputError, Interrupted, signals_held
 from helpers.data import ImageTextDataset, make_loader
 from helpers.encoders import DualEncoder
 from helpers.evaluation import evaluate
@@ -125,7 +125,7 @@ def train(
     schedule = parse_schedule(temperature)
     optimizers = make_optimizers(model, schedule)
     base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-    epoch, step, seconds_before, records, sums = 0, 0, 0.0, [], {}
+    step, seconds_before, records, sums = 0, 0.0, [], {}  # sums: of the losses since the last record
     if before is not None:
         if before["vocabulary"] != tokenizer.vocabulary:
             raise InputError(f"{out} was trained on other captions than {data} holds now; start a new run")
@@ -134,7 +134,7 @@ def train(
             optimizer.load_state_dict(state)
         if isinstance(schedule, nn.Module):
             schedule.load_state_dict(before["temperature"])
-        epoch, step, seconds_before = before["epoch"], before["step"], before["seconds"]
+        step, seconds_before = before["step"], before["seconds"]
         records, sums = before["records"], before["sums"]
     total_steps = None if epochs is None else epochs * len(loader)
     reserve = 0.0  # seconds to keep for the last validation and saving
@@ -157,7 +157,6 @@ def train(
             "temperature": schedule.state_dict() if isinstance(schedule, nn.Module) else {},
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "settings": settings,
-            "epoch": epoch,
             "step": step,
             "seconds": elapsed(),
             "records": records,
@@ -170,26 +169,27 @@ def train(
         nonlocal reserve, sums
         began = time.monotonic()
         metrics = evaluate(model, tokenizer, val_set, val_set.captions)
-        steps = sums.pop("steps", 0)
+        means = {name: value / sums["steps"] for name, value in sums.items() if name != "steps"}
         record = {
             "epoch": round(step / len(loader), 2),  # a run of so many seconds ends in the middle of one
             "step": step,
             "loss": None,
-            **{name: value / steps for name, value in sums.items()},
+            **means,
             "temperature": torch.as_tensor(schedule(progress())).item(),
             "val_image_to_text": metrics["image_to_text"]["R@1"],
             "val_text_to_image": metrics["text_to_image"]["R@1"],
             "seconds": round(elapsed(), 2),
         }
-        sums = {}
-        records.append(record)
+        with signals_held():
+            sums = {}
+            records.append(record)
+            if step > 0:
+                save("last.pt")
+                if record_score(record) >= max(record_score(earlier) for earlier in records):
+                    save("best.pt")
+                (out / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in records))
         tqdm.write(describe(record))
         on_epoch(record)
-        if step > 0:
-            save("last.pt")
-            if record_score(record) >= max(record_score(earlier) for earlier in records):
-                save("best.pt")
-            (out / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in records))
         reserve = max(reserve, 1.2 * (time.monotonic() - began))
 
     # Stage 3: the loop.
@@ -201,7 +201,12 @@ def train(
             raise InputError(
                 f"{elapsed():.0f} s went by before the first step could be made; give more than {seconds:g}"
             )
+        if sums and (
+            step % len(loader) == 0 or progress() >= 1
+        ):  # stopped after an epoch's last step, before its record
+            validate()
         while progress() < 1:
+            epoch = step // len(loader)
             train_set.set_epoch(epoch)
             loader.batch_sampler.set_epoch(epoch, first_batch=step - epoch * len(loader))
             bar = tqdm(loader, desc=f"epoch {epoch + 1}", unit="step", leave=False, disable=None)
@@ -222,21 +227,20 @@ def train(
                 loss = contrastive_loss(image_scales[-1], text_scales[-1], now_temperature)
                 terms = {name: REGULARIZERS[name](image_scales, text_scales, now_temperature) for name in weights}
 
-                # Backward and step.
+                # Backward and step: done whole, so that a stopped run never saves half a step.
                 total = loss + sum(weights[name] * term for name, term in terms.items())
                 total.backward()
-                for optimizer in optimizers:
-                    optimizer.step()
-                    optimizer.zero_grad(set_to_none=True)
-                if isinstance(schedule, LearnedTemperature):
-                    schedule.clamp_()
-
-                step += 1
-                for name, value in {"loss": loss, **terms}.items():
-                    sums[name] = sums.get(name, 0.0) + value.item()
-                sums["steps"] = sums.get("steps", 0) + 1
+                with signals_held():
+                    for optimizer in optimizers:
+                        optimizer.step()
+                        optimizer.zero_grad(set_to_none=True)
+                    if isinstance(schedule, LearnedTemperature):
+                        schedule.clamp_()
+                    step += 1
+                    for name, value in {"loss": loss, **terms}.items():
+                        sums[name] = sums.get(name, 0.0) + value.item()
+                    sums["steps"] = sums.get("steps", 0) + 1
                 on_step(step, model, tokenizer)
-            epoch = step // len(loader)
             validate()
     except Interrupted as interruption:
         if step > 0:

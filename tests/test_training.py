@@ -13,7 +13,7 @@ import torch
 from helpers import evaluation, training
 from helpers.annotations import DATA
 from helpers.checkpoints import load_checkpoint, restore_model, save_checkpoint
-from helpers.command_line import InputError, Interrupted
+from helpers.command_line import InputError, Interrupted, signals_held
 from helpers.scenes import write_scenes
 from helpers.training import learning_rate_factor, train
 
@@ -82,6 +82,39 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     records = train(scenes, tmp_path / "run", **SETTINGS, resume=True)
     assert same_weights(run[0], tmp_path / "run")
     assert without_seconds(records) == without_seconds(run[1])
+
+
+def test_a_run_stopped_while_it_validates_keeps_its_record(
+    scenes: Path, run: tuple[Path, list[dict]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def evaluate_twice(*arguments: object) -> dict:
+        calls.append(arguments)
+        if len(calls) == 3:  # before the first epoch, after it, and then
+            raise Interrupted(signal.SIGTERM)
+        return evaluation.evaluate(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "evaluate", evaluate_twice)
+        with pytest.raises(Interrupted):
+            train(scenes, tmp_path / "run", **SETTINGS)
+    records = train(scenes, tmp_path / "run", **SETTINGS, resume=True)
+    assert same_weights(run[0], tmp_path / "run")
+    assert without_seconds(records) == without_seconds(run[1])
+
+
+def test_a_signal_waits_for_the_end_of_what_must_be_whole() -> None:
+    done = []
+
+    def block() -> None:
+        with signals_held():
+            signal.raise_signal(signal.SIGINT)
+            done.append("the rest")
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert done == ["the rest"]
 
 
 def test_a_finished_run_stays_finished(scenes: Path, run: tuple[Path, list[dict]], tmp_path: Path) -> None:
