@@ -3,6 +3,7 @@
 ``python -m helpers.evaluation --checkpoint RUN --data DIR --split test`` prints a table and, last, one JSON object.
 """
 
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -12,15 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers.annotations import read_captions
+from helpers.annotations import Record
 from helpers.checkpoints import find_checkpoint, load_checkpoint, restore_model
 from helpers.command_line import CommandLine, InputError
 from helpers.data import ImageTextDataset, captions_by_image
 from helpers.encoders import DualEncoder
-from helpers.scenes import ceiling, read_truth
+from helpers.layouts import open_pairs
+from helpers.scenes import Scene, ceiling, fit_matrix, read_truth, truth_oracle
 from helpers.text import WordTokenizer
 
 BATCH = 256
+DIRECTIONS = ("image_to_text", "text_to_image")
 
 
 @torch.no_grad()
@@ -95,59 +98,149 @@ def retrieval_metrics(similarity: Tensor, image_of_caption: Tensor) -> dict[str,
     }
 
 
+def scores(
+    model: DualEncoder, tokenizer: WordTokenizer, dataset: ImageTextDataset, captions: Sequence[Sequence[str]]
+) -> tuple[Tensor, Tensor]:
+    """Cosine similarities ``[images, captions]`` of a dataset to all these captions, and the image row of each."""
+    texts, image_of_caption = captions_by_image(captions)
+    return encode_images(model, dataset) @ encode_texts(model, tokenizer, texts).T, image_of_caption
+
+
 def evaluate(
     model: DualEncoder, tokenizer: WordTokenizer, dataset: ImageTextDataset, captions: Sequence[Sequence[str]]
 ) -> dict[str, dict[str, float]]:
     """:func:`retrieval_metrics` of a model over the images of a dataset and all their captions."""
+    return retrieval_metrics(*scores(model, tokenizer, dataset, captions))
+
+
+def metrics_with_truth(
+    similarity: Tensor, scenes: Sequence[Scene], captions: Sequence[Sequence[str]]
+) -> dict[str, dict[str, float]]:
+    """:func:`retrieval_metrics`, and what can be told where the truth is known, all in percent.
+
+    - ``fits``: how often the answer ranked first is true, be it the query's own or not.
+    - ``ceiling``: R@1 of the best model there can be.
+    - ``truth_oracle``: R@1 of one that only knows what is true, which a trained model may pass.
+
+    Args:
+        similarity: ``[images, captions]``.
+        scenes: one an image.
+        captions: for each image its captions, all of them in the order of the columns.
+    """
     texts, image_of_caption = captions_by_image(captions)
-    similarity = encode_images(model, dataset) @ encode_texts(model, tokenizer, texts).T  # [images, captions]
-    return retrieval_metrics(similarity, image_of_caption)
+    metrics = retrieval_metrics(similarity, image_of_caption)
+    fit = torch.from_numpy(fit_matrix(texts, scenes))  # [images, captions]
+    first = {"image_to_text": fit.gather(1, similarity.argmax(1)[:, None])}  # [images, 1]
+    first["text_to_image"] = fit.gather(0, similarity.argmax(0)[None])  # [1, captions]
+    limits = {"ceiling": ceiling(scenes, captions), "truth_oracle": truth_oracle(fit.numpy(), image_of_caption)}
+    for direction, values in metrics.items():
+        values["fits"] = 100 * first[direction].double().mean().item()
+        values |= {name: limit[direction] for name, limit in limits.items()}
+    return metrics
+
+
+def minimal_pair_accuracy(similarity: Tensor) -> dict[str, float]:
+    """How often the right one of two is chosen, in percent: the caption of an image, and the image of a caption.
+
+    Two that score the same are no choice, and count as wrong.
+
+    Args:
+        similarity: ``[2 * pairs, 2 * pairs]`` of images and captions; rows and columns 2k and 2k + 1 make a pair.
+
+    Returns:
+        ``{"image_to_text": ..., "text_to_image": ..., "chance": 50.0, "pairs": ...}``.
+    """
+    pairs = len(similarity) // 2
+    blocks = similarity.view(pairs, 2, pairs, 2)[range(pairs), :, range(pairs), :]  # [pairs, image, caption]
+    own = blocks.diagonal(dim1=1, dim2=2)  # [pairs, 2]
+    other_caption, other_image = (blocks.flip(side).diagonal(dim1=1, dim2=2) for side in (2, 1))  # [pairs, 2] each
+    return {
+        "image_to_text": 100 * (own > other_caption).double().mean().item(),
+        "text_to_image": 100 * (own > other_image).double().mean().item(),
+        "chance": 50.0,
+        "pairs": pairs,
+    }
+
+
+def texts(records: Sequence[Record]) -> list[list[str]]:
+    """The captions of each record."""
+    return [[annotation["caption"] for annotation in record.annotations] for record in records]
 
 
 def evaluate_split(checkpoint: dict, root: Path, split: str) -> dict:
-    """All metrics of a checkpoint on a split; where the truth is known, with ceilings and for exact captions too.
+    """All metrics of a checkpoint on a split; for scenes, what only a known truth can tell too.
+
+    For scenes the metrics are those of :func:`metrics_with_truth`, and there is more: ``exact``, the same over captions
+    of level exact; ``held_out``, R@1 of those exact captions, and images, that have a colour and shape which training
+    never saw together; ``minimal_pairs``, the accuracy on each kind.
 
     Raises:
         InputError: if the split cannot be read.
     """
     model, tokenizer = restore_model(checkpoint)
-    paths, captions = read_captions(root, split)
-    dataset = ImageTextDataset(paths, captions, checkpoint["settings"]["image_size"])
-    result = evaluate(model, tokenizer, dataset, captions)
-    truth = read_truth(root, split)
-    if truth is not None:
-        scenes, levels = truth
-        exact = [
-            [caption for caption, level in zip(*of_image, strict=True) if level == "exact"]
-            for of_image in zip(captions, levels, strict=True)
-        ]
-        if not all(exact):
-            raise InputError(f"{root}: some scenes of split {split!r} have no exact caption; draw the scenes again")
-        result["exact"] = evaluate(model, tokenizer, dataset, exact)
-        for metrics, gallery in ((result, captions), (result["exact"], exact)):
-            for direction, value in ceiling(scenes, gallery).items():
-                metrics[direction]["ceiling"] = value
+    sizes = checkpoint["settings"]["image_size"]
+    size = sizes if isinstance(sizes, int) else max(sizes)
+
+    def similarity_of(records: Sequence[Record]) -> Tensor:
+        dataset = ImageTextDataset([record.path for record in records], texts(records), size)
+        return scores(model, tokenizer, dataset, dataset.captions)[0]
+
+    pairs = open_pairs(root)
+    records = pairs.records(split)
+    similarity = similarity_of(records)
+    if not all("things" in record.image for record in records):
+        return retrieval_metrics(similarity, captions_by_image(texts(records))[1])
+    if any(annotation.get("wrong") for record in records for annotation in record.annotations):
+        raise InputError(f"{root}: split {split!r} was given wrong captions on purpose; measure on val or test")
+    scenes, levels = read_truth(root, split)
+    result = metrics_with_truth(similarity, scenes, texts(records))
+    if all(of_image.count("exact") == 1 for of_image in levels):
+        flat, image_of_caption = captions_by_image(texts(records))
+        exact = [column for column, level in enumerate(itertools.chain(*levels)) if level == "exact"]
+        result["exact"] = metrics_with_truth(similarity[:, exact], scenes, [[flat[column]] for column in exact])
+        new = torch.tensor([record.image.get("held_out", False) for record in records])
+        if new.any():
+            ranks = retrieval_ranks(similarity[:, exact], image_of_caption[exact])
+            result["held_out"] = {name: 100 * (rank[new] == 1).double().mean().item() for name, rank in ranks.items()}
+            result["held_out"]["images"] = int(new.sum())
+    if "minimal" in pairs.splits:
+        minimal = pairs.records("minimal")
+        similarity = similarity_of(minimal)
+        kinds = [record.image["kind"] for record in minimal]
+        rows = {kind: [row for row, its_kind in enumerate(kinds) if its_kind == kind] for kind in sorted(set(kinds))}
+        result["minimal_pairs"] = {kind: minimal_pair_accuracy(similarity[of][:, of]) for kind, of in rows.items()}
     return result
 
 
 def table(result: dict) -> str:
     """The metrics as lines of text; the median is that of the ranks, chance and ceiling belong to R@1."""
-    rows = [("", "R@1", "R@5", "R@10", "median", "chance", "ceiling")]
-    for name, metrics in (("all captions", result), ("exact captions", result.get("exact"))):
-        if metrics is None:
-            continue
-        for direction in ("image_to_text", "text_to_image"):
-            values = metrics[direction]
-            numbers = [values["R@1"], values["R@5"], values["R@10"], values["median_rank"], values["chance"]]
-            limit = f"{values['ceiling']:.1f}" if "ceiling" in values else "not known"
-            rows.append((f"{direction.replace('_', ' ')}, {name}", *(f"{number:.1f}" for number in numbers), limit))
-    return "\n".join(f"{row[0]:<30}" + "".join(f"{cell:>10}" for cell in row[1:]) for row in rows)
+    names = ("R@1", "R@5", "R@10", "median_rank", "chance", "truth_oracle", "ceiling", "fits")
+    rows = [("R@1", "R@5", "R@10", "median", "chance", "oracle", "ceiling", "fits")]
+    labels = [""]
+    for name, metrics in (("all captions", result), ("exact captions", result.get("exact", {}))):
+        for direction in DIRECTIONS:
+            if direction in metrics:
+                labels.append(f"{direction.replace('_', ' ')}, {name}")
+                rows.append(
+                    tuple(f"{metrics[direction][key]:.1f}" if key in metrics[direction] else "-" for key in names)
+                )
+    lines = [f"{label:<30}" + "".join(f"{cell:>8}" for cell in row) for label, row in zip(labels, rows, strict=True)]
+
+    def both(values: dict[str, float]) -> str:
+        return ", ".join(f"{direction.replace('_', ' ')} {values[direction]:.1f}" for direction in DIRECTIONS)
+
+    if "held_out" in result:
+        held_out = result["held_out"]
+        lines.append(f"{held_out['images']} images with a colour and shape new together, R@1, exact: {both(held_out)}")
+    for kind, accuracy in result.get("minimal_pairs", {}).items():
+        lines.append(f"{accuracy['pairs']} minimal pairs, {kind} exchanged, right one of two: {both(accuracy)}")
+    return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = CommandLine(prog="python -m helpers.evaluation", description="Measure retrieval with a trained model.")
     parser.add_argument("--checkpoint", type=Path, required=True, help="a run's folder, or a .pt file")
-    parser.add_argument("--data", type=Path, required=True, help="a folder in the COCO Captions layout")
+    parser.add_argument("--data", type=Path, required=True, help="a folder of pairs, in any layout the course knows")
     parser.add_argument("--split", default="test", help="which split to measure on (default test)")
     options = parser.parse_args(arguments)
 
