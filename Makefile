@@ -4,14 +4,13 @@
 PYTHON ?= python3
 python := .venv/bin/python
 ready := .venv/ready
-scenes := data/scenes/annotations/captions_test.json
 uv = $$(uv --version >/dev/null 2>&1 && echo uv || echo .venv/bin/uv)
 
 # Where Python may keep no compiled files, each start of a kernel compiles torch anew, which takes ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help lab exercises reset env scenes test test-long features notebooks lock clean anew
+.PHONY: help lab exercises reset env pairs test test-long benchmark features notebooks lock clean anew
 .SILENT:
 
 help: ## list these commands
@@ -29,11 +28,11 @@ reset: $(ready) ## bring one copy back, keeping what you wrote beside it (NB=01)
 env: $(ready) ## only set up the environment (PYTHON=python3.12 picks the Python, TORCH_BACKEND=cpu a small torch)
 	echo "The environment in .venv is ready."
 
-scenes: $(scenes) ## only draw the scenes, into data/scenes
-	echo "The scenes are in data/scenes."
+pairs: $(ready) ## only draw the pairs: the scenes into data/scenes, the emoji into data/emoji
+	$(python) -m helpers.course pairs
 
 # Everything is run, whatever fails, so that one run shows all that is wrong.
-test: $(ready) $(scenes) ## style, unit tests, every notebook, the browser (PHOTOGRAPHS=DIR adds tests on photographs)
+test: $(ready) pairs ## style, unit tests, every notebook, the browser (PHOTOGRAPHS=DIR adds tests on photographs)
 	echo "Checking the style ..."; \
 	$(python) -m ruff format --check . && $(python) -m ruff check .; style=$$?; \
 	echo "Running the tests and the notebooks ..."; \
@@ -42,13 +41,16 @@ test: $(ready) $(scenes) ## style, unit tests, every notebook, the browser (PHOT
 	[ $$style -eq 0 ] && [ $$tests -eq 0 ]
 
 # pytest answers 5 where there is no such test.
-test-long: $(ready) $(scenes) ## the tests that take minutes
+test-long: $(ready) pairs ## the tests that take minutes
 	$(python) -m pytest -m long tests || [ $$? -eq 5 ]
 
-features: $(ready) $(scenes) ## for authors: train once and write data/features.npz
+benchmark: $(ready) pairs ## times, as ratios within one run, into data/results (PHOTOGRAPHS=DIR for photographs)
+	$(python) tests/benchmarks/loader.py --data "$(or $(PHOTOGRAPHS),data/scenes)"
+
+features: $(ready) pairs ## for authors: train once and write data/features.npz
 	$(python) -m helpers.snapshots --data data/scenes --out data/features.npz
 
-notebooks: $(ready) $(scenes) ## for authors: execute all notebooks in place and store their outputs
+notebooks: $(ready) pairs ## for authors: execute all notebooks in place and store their outputs
 	$(python) -m helpers.course execute notebooks/*.ipynb
 
 # The CUDA libraries are left to torch, which asks for exactly those that it was built with.
@@ -61,9 +63,9 @@ lock: $(ready) ## for authors: pin the newest packages that pyproject.toml allow
 	mv .venv/requirements.pinned requirements.txt
 
 clean: ## remove what can be made again; your copies, your runs and downloaded data stay
-	rm -rf .venv data/scenes build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv data/scenes data/emoji data/cache build *.egg-info .pytest_cache .ruff_cache
 	find helpers notebooks tests -name __pycache__ -prune -exec rm -rf {} + -o -name .ipynb_checkpoints -prune -exec rm -rf {} +
-	echo "Removed .venv, data/scenes and caches. Left alone: my_course/, runs/ and everything else in data/."
+	echo "Removed .venv, data/scenes, data/emoji and caches. Left alone: my_course/, runs/ and everything else in data/."
 
 # .venv/ready is written last and records what .venv was made for: this folder, the build of torch, the Python. Where it
 # is missing, because a set-up was stopped half-way, or says something else, .venv is made anew.
@@ -96,7 +98,3 @@ $(ready): requirements.txt pyproject.toml $(stale)
 	$(uv) pip install --python $(python) $(if $(filter-out default,$(torch_backend)),--torch-backend "$(torch_backend)") -r requirements.txt
 	$(uv) pip install --python $(python) --quiet --no-deps --editable .
 	{ echo "$(CURDIR)"; echo "$(torch_backend)"; $(python) -c '$(identity)'; } > $@
-
-$(scenes): | $(ready)
-	echo "Drawing the scenes into data/scenes ..."
-	$(python) -m helpers.scenes --out data/scenes

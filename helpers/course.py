@@ -5,6 +5,7 @@
     python -m helpers.course exercises               make the learner's copies in my_course/
     python -m helpers.course reset 01                bring one back, and keep what was written in it
     python -m helpers.course lab [--port N]          make what is missing, then start JupyterLab in my_course/
+    python -m helpers.course pairs                   draw the scenes and the emoji, where they are missing
     python -m helpers.course execute FILE ...        execute notebooks and store their outputs (for authors)
 """
 
@@ -15,6 +16,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -244,13 +246,25 @@ def execute_all(paths: Sequence[Path]) -> None:
         execute(path)
 
 
-def draw_scenes(root: Path) -> None:
-    """Draw the scenes if they are missing. They appear whole or not at all, so one file tells."""
-    if not (root / "data/scenes/annotations/captions_test.json").exists():
-        print("Drawing the scenes into data/scenes ...", flush=True)
-        drawn = subprocess.run([sys.executable, "-m", "helpers.scenes", "--out", "data/scenes"], cwd=root, check=False)
+def draw_pairs(root: Path) -> None:
+    """Draw the scenes and the emoji where they are missing. Each appears whole or not at all, so one file tells.
+
+    Scenes without minimal pairs were drawn by an earlier version of the course, and are drawn anew.
+
+    Raises:
+        InputError: if they cannot be drawn.
+    """
+    for name, last in (("scenes", "captions_minimal.json"), ("emoji", "captions_test.json")):
+        folder = root / "data" / name
+        if (folder / "annotations" / last).exists():
+            continue
+        print(f"Drawing the {name} into data/{name} ...", flush=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        drawn = subprocess.run(
+            [sys.executable, "-m", f"helpers.{name}", "--out", f"data/{name}"], cwd=root, check=False
+        )
         if drawn.returncode:
-            raise InputError("the scenes could not be drawn; the lines above say why")
+            raise InputError(f"the {name} could not be drawn; the lines above say why")
 
 
 def has_display() -> bool:
@@ -296,13 +310,13 @@ def lab(port: int | None = None, root: Path = ROOT) -> None:
     """Make what is missing, then start JupyterLab on the learner's copies and stay until Ctrl-C.
 
     Raises:
-        InputError: if the port is taken, or the scenes or the copies cannot be made.
+        InputError: if the port is taken, or the pairs or the copies cannot be made.
     """
     from jupyterlab.labapp import LabApp
 
     if port is not None:
         refuse_taken_port(port)
-    draw_scenes(root)
+    draw_pairs(root)
     make_copies(root)
     print("Starting JupyterLab. Ctrl-C, here, ends it.", flush=True)
     is_root_user = hasattr(os, "geteuid") and os.geteuid() == 0
@@ -328,6 +342,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     starting = commands.add_parser("lab", help="start JupyterLab on your copies")
     starting.add_argument("--port", type=int, help="the port it listens on (default: 8888, or the next free one)")
     starting.set_defaults(run=lambda chosen: lab(chosen.port))
+    drawing = commands.add_parser("pairs", help="draw the scenes and the emoji, where they are missing")
+    drawing.set_defaults(run=lambda _: draw_pairs(ROOT))
     executing = commands.add_parser("execute", help="execute notebooks in place and store their outputs")
     executing.add_argument("notebooks", type=Path, nargs="+")
     executing.set_defaults(run=lambda chosen: execute_all(chosen.notebooks))

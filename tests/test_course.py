@@ -319,22 +319,40 @@ def test_second_start_draws_and_copies_nothing(
 
     def draw(command: list[str], cwd: Path, check: bool) -> subprocess.CompletedProcess[str]:
         drawn.append(command[1:])
-        marker = cwd / "data/scenes/annotations/captions_test.json"
-        marker.parent.mkdir(parents=True)
-        marker.touch()
+        annotations = cwd / command[-1] / "annotations"
+        annotations.mkdir(parents=True)
+        for split in ("minimal", "test"):
+            (annotations / f"captions_{split}.json").touch()
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", draw)
     course.lab(root=root)
-    assert drawn == [["-m", "helpers.scenes", "--out", "data/scenes"]]
+    assert drawn == [["-m", f"helpers.{name}", "--out", f"data/{name}"] for name in ("scenes", "emoji")]
     assert os.environ["JUPYTER_CONFIG_PATH"] == f"{root / 'helpers'}{os.pathsep}mine"
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     course.lab(root=root)
-    assert len(drawn) == 1
+    assert len(drawn) == 2
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
     assert len(started) == 2
     assert started[0] == started[1]
     assert f"--ServerApp.root_dir={root / 'my_course'}" in started[0]
+
+
+def test_scenes_of_an_earlier_version_are_drawn_anew(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = root / "data/scenes/annotations/captions_test.json"
+    for path in (old, root / "data/emoji/annotations/captions_test.json", root / "data/mine/annotations/captions.json"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    drawn = []
+
+    def draw(command: list[str], cwd: Path, check: bool) -> subprocess.CompletedProcess[str]:
+        drawn.append((command[-1], old.exists()))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", draw)
+    course.draw_pairs(root)
+    assert drawn == [("data/scenes", False)]
+    assert (root / "data/mine/annotations/captions.json").exists()
 
 
 def test_scenes_that_cannot_be_drawn_stop_the_start(
