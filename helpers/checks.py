@@ -111,8 +111,9 @@ def check_flip_caption(answer: Callable[[str], str]) -> None:
     other = {"left": "right", "right": "left"}
     for _ in range(CASES):
         parts = generator.sample(["a leftover cake", "bright lights", "an upright star", "a cleft rock"], 2)
-        parts += generator.sample(["a star on the left", "a cross left of a square", "a circle at the top left"], 2)
-        parts += generator.sample(["a dot on the right", "a star right of a cross", "a ring at the bottom right"], 2)
+        lefts = ["a star on the left", "a cross to the left of a square", "a circle in the upper left"]
+        rights = ["at the right a dot", "a star right of a cross", "a ring at the bottom right"]
+        parts += [*generator.sample(lefts, 2), *generator.sample(rights, 2)]
         generator.shuffle(parts)
         caption = ", ".join(parts) + "."
         pieces = re.findall("[a-z]+|[^a-z]+", caption)

@@ -1,20 +1,23 @@
 """Pairs on disk to batches: the dataset, the loader, and the batches that the encoders take."""
 
 import random
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from tqdm import tqdm
 
 # Where pairs lie and how they are read belongs to this page too.
 from helpers.annotations import DATA as DATA
 from helpers.annotations import read_captions as read_captions
+from helpers.augmentation import Augmentation, resize
+from helpers.cache import Rows, decoded
 from helpers.command_line import InputError
+from helpers.images import read_square
 from helpers.text import WordTokenizer
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -24,10 +27,29 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 def normalize(pixels: Tensor) -> Tensor:
     """Pixels uint8 ``[..., 3, height, width]`` to float, less ImageNet's mean and divided by its standard deviation.
 
-    The same as torchvision's ``normalize``, whose import alone takes longer than many of the course's commands.
+    The same as torchvision's ``normalize``, whose import alone takes longer than many of the course's commands, in one
+    multiplication and one addition: ``(x / 255 - mean) / std = x / (255 std) - mean / std``.
     """
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))  # [3, 1, 1]
-    return pixels.float().div_(255).sub_(mean).div_(std)
+    return pixels.float().mul_(1 / (255 * std)).sub_(mean / std)
+
+
+class Items(list):
+    """The items of a batch, whose images lie side by side in one tensor, so that a batch of them needs no copy."""
+
+    def __init__(self, images: Tensor, texts: Sequence[str], image_ids: Sequence[int]) -> None:
+        self.images = images  # [batch, 3, height, width]
+        self.rows = list(images)
+        super().__init__(
+            {"image": image, "text": text, "image_id": image_id}
+            for image, text, image_id in zip(self.rows, texts, image_ids, strict=True)
+        )
+
+    def are_untouched(self) -> bool:
+        """Whether the items still hold the images they were made with, in their order."""
+        return len(self) == len(self.rows) and all(
+            item["image"] is row for item, row in zip(self, self.rows, strict=True)
+        )
 
 
 class ImageTextDataset(Dataset):
@@ -37,23 +59,27 @@ class ImageTextDataset(Dataset):
     ``image_size`` pixels, normalised with ImageNet's mean and standard deviation. Rows that share an image file
     share an ``image_id``.
 
-    Where an image has several captions, each epoch draws one of them, from the seed, the epoch and the row alone: the
-    same with any number of workers. Call :meth:`set_epoch` before each epoch.
+    What is drawn anew in each epoch depends on the seed and the epoch, and on nothing else but the row: where an image
+    has several captions, one of them; how a pair is augmented; of several image sizes, the one of a batch (by its first
+    row). So it is the same with any number of workers. Call :meth:`set_epoch` before each epoch.
     """
 
     def __init__(
         self,
         image_paths: Sequence[Path | str],
         texts: Sequence[str | Sequence[str]],
-        image_size: int = 224,
+        image_size: int | Sequence[int] = 224,
         seed: int = 0,
+        augment: Augmentation | None = None,
     ) -> None:
         """
         Args:
             image_paths: a file an image.
             texts: for each image its caption, or the list of its captions.
-            image_size: side of the square, in pixels.
-            seed: fixes which captions are drawn.
+            image_size: side of the square, in pixels; or several, of which each batch has one. Images are decoded at
+                the largest, and the smaller ones are made from that.
+            seed: fixes what is drawn.
+            augment: what may be done to a pair in each epoch.
 
         Raises:
             InputError: if the lengths differ, a file is missing, a caption is empty, or there are no pairs.
@@ -66,8 +92,10 @@ class ImageTextDataset(Dataset):
             )
         if len(image_paths) == 0:
             raise InputError("there are no pairs; give at least one image with its text")
-        if image_size < 1:
-            raise InputError(f"image_size must be at least 1 pixel, not {image_size}")
+        self.image_sizes = (image_size,) if isinstance(image_size, int) else tuple(image_size)
+        if not self.image_sizes or not all(isinstance(size, int) and size >= 1 for size in self.image_sizes):
+            raise InputError(f"image_size must be a whole number of pixels, 1 or more, or several, not {image_size!r}")
+        self.image_size = max(self.image_sizes)
         self.image_paths = [Path(path) for path in image_paths]
         missing = [path for path in self.image_paths if not path.is_file()]
         if missing:
@@ -78,14 +106,15 @@ class ImageTextDataset(Dataset):
                 raise InputError(f"text {index} (of {self.image_paths[index].name}) has an empty caption: {captions!r}")
         first_row: dict[Path, int] = {}
         self.image_ids = [first_row.setdefault(path, index) for index, path in enumerate(self.image_paths)]
-        self.image_size = image_size
         self.seed = seed
+        self.augment = augment
         # Shared memory, so that workers which live through several epochs see the epoch change.
         self._epoch = torch.zeros(1, dtype=torch.long).share_memory_()
-        self._pixels: Tensor | None = None
+        self._cache: Rows | None = None
+        self._place_in_cache: dict[int, int] = {}
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the captions of this epoch, here and in running workers."""
+        """Choose the captions and augmentations of this epoch, here and in running workers."""
         self._epoch[0] = epoch
 
     def __len__(self) -> int:
@@ -94,16 +123,24 @@ class ImageTextDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[dict]:
-        """The items of a whole batch, which a DataLoader asks for when it can: normalised together, that is faster."""
+    def __getitems__(self, indices: Sequence[int]) -> Items:
+        """The items of a whole batch, which a DataLoader asks for when it can: made together, that is faster."""
         # Indexing a range counts from the end where asked to, and refuses what is out of range.
         indices = [range(len(self))[index] for index in indices]
-        pixels = self._pixels[indices] if self._pixels is not None else torch.stack([self.decode(i) for i in indices])
-        images = normalize(pixels)  # [batch, 3, size, size]
-        return [
-            {"image": image, "text": self.draw_caption(index), "image_id": self.image_ids[index]}
-            for image, index in zip(images, indices, strict=True)
-        ]
+        pixels = self._pixels(indices)  # [batch, 3, image_size, image_size]
+        texts = [self.draw_caption(index) for index in indices]
+        size = (
+            self.image_size if len(self.image_sizes) == 1 else self._draw(indices[0], "size").choice(self.image_sizes)
+        )
+        if self.augment is None:
+            pixels = resize(pixels, size)
+        else:
+            changed = [
+                self.augment(image, text, size, self._draw(index, "augmentation"))
+                for image, text, index in zip(pixels, texts, indices, strict=True)
+            ]
+            pixels, texts = torch.stack([image for image, _ in changed]), [text for _, text in changed]
+        return Items(normalize(pixels), texts, [self.image_ids[index] for index in indices])
 
     def decode(self, index: int) -> Tensor:
         """The pixels of an image, uint8 ``[3, image_size, image_size]``.
@@ -111,33 +148,32 @@ class ImageTextDataset(Dataset):
         Raises:
             InputError: if the file is no image, or a broken one.
         """
-        path = self.image_paths[index]
-        try:
-            with Image.open(path) as image:
-                image = ImageOps.exif_transpose(image).convert("RGB")  # phones store a turned picture with a note
-                image = image.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"cannot read the image {path} ({error}); replace the file or remove its entry") from None
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # [3, image_size, image_size]
+        return torch.from_numpy(np.array(read_square(self.image_paths[index], self.image_size))).permute(2, 0, 1)
 
-    def keep_decoded(self) -> None:
-        """Decode every image once and keep the pixels in memory (3 bytes a pixel), so that later epochs need no disk.
+    def use_cache(self, folder: Path | str | None = None) -> None:
+        """Decode every image once, into a file in ``data/cache`` or ``folder``, or use the one that is there already.
 
         Raises:
-            InputError: as :meth:`decode`, so every broken image is found here.
+            InputError: as :func:`helpers.cache.decoded`, so every broken image is found here.
         """
-        size = self.image_size
-        pixels = torch.empty(len(self), 3, size, size, dtype=torch.uint8)
-        for index in tqdm(range(len(self)), desc="reading images", unit="image", leave=False, disable=None):
-            pixels[index] = self.decode(index)
-        self._pixels = pixels
+        different = sorted(set(self.image_ids))
+        self._cache = Rows(decoded([self.image_paths[row] for row in different], self.image_size, folder))
+        self._place_in_cache = {row: place for place, row in enumerate(different)}
 
     def draw_caption(self, index: int) -> str:
-        """The caption of this row in this epoch."""
+        """The caption of this row in this epoch, as it was given, before any augmentation."""
         captions = self.captions[index]
-        if len(captions) == 1:
-            return captions[0]
-        return random.Random(f"{self.seed}/{int(self._epoch)}/{index}").choice(captions)
+        return captions[0] if len(captions) == 1 else self._draw(index).choice(captions)
+
+    def _draw(self, index: int, *purpose: str) -> random.Random:
+        """What a row's draws of this epoch come from, one for each purpose."""
+        return random.Random("/".join(map(str, (self.seed, int(self._epoch), index, *purpose))))
+
+    def _pixels(self, indices: Sequence[int]) -> Tensor:
+        """uint8 ``[batch, 3, image_size, image_size]``."""
+        if self._cache is None:
+            return torch.stack([self.decode(index) for index in indices])
+        return torch.from_numpy(self._cache.read([self._place_in_cache[self.image_ids[index]] for index in indices]))
 
 
 class Collate:
@@ -150,8 +186,9 @@ class Collate:
         """``{"images": [B, 3, H, W], "token_ids": [B, L], "padding": bool [B, L], "texts": [B], "image_ids": [B]}``."""
         texts = [item["text"] for item in items]
         token_ids, padding = self.tokenizer(texts)
+        in_one_piece = isinstance(items, Items) and items.are_untouched()
         return {
-            "images": torch.stack([item["image"] for item in items]),
+            "images": items.images if in_one_piece else torch.stack([item["image"] for item in items]),
             "token_ids": token_ids,
             "padding": padding,
             "texts": texts,
@@ -164,12 +201,36 @@ class EpochBatches(Sampler[list[int]]):
 
     Rows left over at the end of an epoch are dropped, so that every batch has the same number of negatives; the next
     epoch's order takes them in elsewhere. A set smaller than one batch makes one batch of all its rows.
+
+    Where rows share images, two captions of one image may meet in a batch, and each then counts as wrong for the
+    other's picture. With ``image_ids``, they never do.
     """
 
-    def __init__(self, rows: int, batch_size: int, seed: int = 0) -> None:
+    def __init__(self, rows: int, batch_size: int, seed: int = 0, image_ids: Sequence[int] | None = None) -> None:
+        """
+        Args:
+            rows: how many there are.
+            batch_size: rows in a batch.
+            seed: fixes the order.
+            image_ids: for each row its image; no batch then holds two rows of one image.
+
+        Raises:
+            InputError: if there are fewer different images than a batch needs, or not one image id a row.
+        """
         self.rows = rows
         self.batch_size = min(batch_size, rows)
         self.seed = seed
+        self.image_ids = image_ids
+        self.batches = rows // self.batch_size
+        if image_ids is not None:
+            if len(image_ids) != rows:
+                raise InputError(f"every row needs an image id: got {rows} rows and {len(image_ids)} ids")
+            self.batches = most_distinct_batches(image_ids, self.batch_size)
+            if self.batches == 0:
+                raise InputError(
+                    f"a batch of {self.batch_size} rows without two of one image needs as many images, and there are "
+                    f"{len(set(image_ids))}; choose smaller batches"
+                )
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
@@ -178,22 +239,75 @@ class EpochBatches(Sampler[list[int]]):
         self.first_batch = first_batch
 
     def __len__(self) -> int:
-        return self.rows // self.batch_size
+        return self.batches
 
     def __iter__(self) -> Iterator[list[int]]:
         order = list(range(self.rows))
         random.Random(f"{self.seed}/{self.epoch}").shuffle(order)
-        for batch in range(self.first_batch, len(self)):
-            yield order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        size = self.batch_size
+        if self.image_ids is None:
+            batches = (order[batch * size : (batch + 1) * size] for batch in range(self.batches))
+        else:
+            batches = distinct_batches(order, self.image_ids, size, self.batches)
+        return islice(batches, self.first_batch, None)
+
+
+def most_distinct_batches(image_ids: Sequence[int], batch_size: int) -> int:
+    """How many batches without two rows of one image can be made: an image gives each of them one row at most."""
+    images_with = Counter(Counter(image_ids).values())  # so many rows: so many images
+    batches = len(image_ids) // batch_size
+    while sum(images * min(rows, batches) for rows, images in images_with.items()) < batches * batch_size:
+        batches -= 1
+    return batches
+
+
+def distinct_batches(
+    order: Sequence[int], image_ids: Sequence[int], batch_size: int, batches: int
+) -> Iterator[list[int]]:
+    """Rows in the given order, but that a row waits for the next batch if its image is in this one already.
+
+    An image that has a row for each of the batches to come, or more, goes first, for else too few different images
+    would be left at the end. So ``batches`` can be all that :func:`most_distinct_batches` counts.
+    """
+    rows_of: dict[int, deque[int]] = {}
+    for row in order:
+        rows_of.setdefault(image_ids[row], deque()).append(row)
+    turns = (image_ids[row] for row in order)
+    waiting: deque[int] = deque()
+    most = max(map(len, rows_of.values()))
+    for to_come in range(batches, 0, -1):
+        urgent = [image for image, rows in rows_of.items() if len(rows) >= to_come] if to_come <= most else []
+        chosen = dict.fromkeys(urgent[:batch_size])  # an ordered set of images
+        again: list[int] = []
+        while len(chosen) < batch_size:
+            image = waiting.popleft() if waiting else next(turns)
+            if image in chosen:
+                again.append(image)
+            elif rows_of[image]:  # else its rows went first, when they were urgent
+                chosen[image] = None
+        waiting.extendleft(reversed(again))
+        yield [rows_of[image].popleft() for image in chosen]
 
 
 def make_loader(
-    dataset: ImageTextDataset, tokenizer: WordTokenizer, batch_size: int, seed: int = 0, workers: int = 0
+    dataset: ImageTextDataset,
+    tokenizer: WordTokenizer,
+    batch_size: int,
+    seed: int = 0,
+    workers: int = 0,
+    distinct_images: bool = False,
 ) -> DataLoader:
-    """Shuffled training batches; call ``set_epoch`` on the dataset and on the loader's ``batch_sampler`` each epoch."""
+    """Shuffled training batches; call ``set_epoch`` on the dataset and on the loader's ``batch_sampler`` each epoch.
+
+    With ``distinct_images``, no batch holds two rows of one image.
+
+    Raises:
+        InputError: as :class:`EpochBatches`.
+    """
+    image_ids = dataset.image_ids if distinct_images else None
     return DataLoader(
         dataset,
-        batch_sampler=EpochBatches(len(dataset), batch_size, seed),
+        batch_sampler=EpochBatches(len(dataset), batch_size, seed, image_ids),
         collate_fn=Collate(tokenizer),
         num_workers=workers,
     )

@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, features
 from tqdm import tqdm
 
-from helpers.command_line import CommandLine, InputError
+from helpers.command_line import CommandLine, InputError, signals_held
 
 ATTRIBUTION = "All emojis designed by OpenMoji – the open-source emoji and icon project. License: CC BY-SA 4.0"  # noqa: RUF001
 ABOUT = f"""{ATTRIBUTION}
@@ -234,7 +234,8 @@ def draw_all(emoji: Sequence[str], size: int, complex_layout: bool) -> dict[str,
     """The drawings, by emoji, of those that have one."""
     jobs = [(one, size, complex_layout) for one in emoji]
     with ProcessPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
-        drawn = pool.map(draw_picture, jobs, chunksize=50)
+        with signals_held():  # while it starts its processes, the pool swallows the exception of a signal
+            drawn = pool.map(draw_picture, jobs, chunksize=50)
         pictures = list(tqdm(drawn, total=len(jobs), desc="drawing emoji", unit="image", disable=None))
     return {one: picture for one, picture in zip(emoji, pictures, strict=True) if picture is not None}
 
@@ -280,7 +281,7 @@ def merge(pictures: dict[str, Picture], names: dict[str, dict], languages: Itera
 
 def write_emoji(
     out: Path,
-    language: str = "en",
+    language: str = "both",
     size: int = DEFAULT_SIZE,
     seed: int = 0,
     limit: int | None = None,
@@ -373,7 +374,7 @@ def write_split(root: Path, split: str, drawings: list[Drawing], size: int) -> N
 def main(arguments: list[str] | None = None) -> int:
     parser = CommandLine(prog="python -m helpers.emoji", description="Draw the emoji with their names.")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write; must not exist yet")
-    parser.add_argument("--language", default="en", help=f"of the captions: {', '.join(LANGUAGES)} (default en)")
+    parser.add_argument("--language", default="both", help=f"of the captions: {', '.join(LANGUAGES)} (default both)")
     parser.add_argument(
         "--size", type=int, default=DEFAULT_SIZE, metavar="PIXELS", help=f"side of the images ({DEFAULT_SIZE})"
     )

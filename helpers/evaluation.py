@@ -20,10 +20,15 @@ from helpers.data import ImageTextDataset, captions_by_image
 from helpers.encoders import DualEncoder
 from helpers.layouts import open_pairs
 from helpers.scenes import Scene, ceiling, fit_matrix, read_truth, truth_oracle
-from helpers.text import WordTokenizer
+from helpers.text import WordTokenizer, split_words
 
 BATCH = 256
 DIRECTIONS = ("image_to_text", "text_to_image")
+
+
+def percent(hits: Tensor) -> float:
+    """The share of True in a tensor of bool."""
+    return 100 * hits.double().mean().item()
 
 
 @torch.no_grad()
@@ -31,9 +36,7 @@ def encode_images(model: DualEncoder, dataset: ImageTextDataset) -> Tensor:
     """L2-normalised image features ``[images, dim]`` of a dataset, in its order."""
     model.eval()
     batches = [range(start, min(start + BATCH, len(dataset))) for start in range(0, len(dataset), BATCH)]
-    features = [
-        model.image_encoder(torch.stack([item["image"] for item in dataset.__getitems__(batch)])) for batch in batches
-    ]
+    features = [model.image_encoder(dataset.__getitems__(batch).images) for batch in batches]
     return F.normalize(torch.cat(features), dim=1)
 
 
@@ -90,7 +93,7 @@ def retrieval_metrics(similarity: Tensor, image_of_caption: Tensor) -> dict[str,
     # one image's share, as it is the other way round.
     return {
         direction: {
-            **{f"R@{k}": 100 * (rank <= k).double().mean().item() for k in (1, 5, 10)},
+            **{f"R@{k}": percent(rank <= k) for k in (1, 5, 10)},
             "median_rank": rank.double().quantile(0.5).item(),
             "chance": 100 / images,
         }
@@ -134,7 +137,7 @@ def metrics_with_truth(
     first["text_to_image"] = fit.gather(0, similarity.argmax(0)[None])  # [1, captions]
     limits = {"ceiling": ceiling(scenes, captions), "truth_oracle": truth_oracle(fit.numpy(), image_of_caption)}
     for direction, values in metrics.items():
-        values["fits"] = 100 * first[direction].double().mean().item()
+        values["fits"] = percent(first[direction])
         values |= {name: limit[direction] for name, limit in limits.items()}
     return metrics
 
@@ -155,8 +158,8 @@ def minimal_pair_accuracy(similarity: Tensor) -> dict[str, float]:
     own = blocks.diagonal(dim1=1, dim2=2)  # [pairs, 2]
     other_caption, other_image = (blocks.flip(side).diagonal(dim1=1, dim2=2) for side in (2, 1))  # [pairs, 2] each
     return {
-        "image_to_text": 100 * (own > other_caption).double().mean().item(),
-        "text_to_image": 100 * (own > other_image).double().mean().item(),
+        "image_to_text": percent(own > other_caption),
+        "text_to_image": percent(own > other_image),
         "chance": 50.0,
         "pairs": pairs,
     }
@@ -168,14 +171,12 @@ def texts(records: Sequence[Record]) -> list[list[str]]:
 
 
 def evaluate_split(checkpoint: dict, root: Path, split: str) -> dict:
-    """All metrics of a checkpoint on a split; for scenes, what only a known truth can tell too.
+    """All metrics of a checkpoint on a split; for scenes those of :func:`evaluate_scenes`.
 
-    For scenes the metrics are those of :func:`metrics_with_truth`, and there is more: ``exact``, the same over captions
-    of level exact; ``held_out``, R@1 of those exact captions, and images, that have a colour and shape which training
-    never saw together; ``minimal_pairs``, the accuracy on each kind.
+    For other sources ``known_words`` has R@1 of the captions without a word unknown to the model, and their share.
 
     Raises:
-        InputError: if the split cannot be read.
+        InputError: if the split cannot be read, or has captions that are wrong on purpose.
     """
     model, tokenizer = restore_model(checkpoint)
     sizes = checkpoint["settings"]["image_size"]
@@ -188,28 +189,55 @@ def evaluate_split(checkpoint: dict, root: Path, split: str) -> dict:
     pairs = open_pairs(root)
     records = pairs.records(split)
     similarity = similarity_of(records)
-    if not all("things" in record.image for record in records):
-        return retrieval_metrics(similarity, captions_by_image(texts(records))[1])
-    if any(annotation.get("wrong") for record in records for annotation in record.annotations):
-        raise InputError(f"{root}: split {split!r} was given wrong captions on purpose; measure on val or test")
-    scenes, levels = read_truth(root, split)
-    result = metrics_with_truth(similarity, scenes, texts(records))
-    if all(of_image.count("exact") == 1 for of_image in levels):
-        flat, image_of_caption = captions_by_image(texts(records))
-        exact = [column for column, level in enumerate(itertools.chain(*levels)) if level == "exact"]
-        result["exact"] = metrics_with_truth(similarity[:, exact], scenes, [[flat[column]] for column in exact])
-        new = torch.tensor([record.image.get("held_out", False) for record in records])
-        if new.any():
-            ranks = retrieval_ranks(similarity[:, exact], image_of_caption[exact])
-            result["held_out"] = {name: 100 * (rank[new] == 1).double().mean().item() for name, rank in ranks.items()}
-            result["held_out"]["images"] = int(new.sum())
-    if "minimal" in pairs.splits:
-        minimal = pairs.records("minimal")
-        similarity = similarity_of(minimal)
-        kinds = [record.image["kind"] for record in minimal]
-        rows = {kind: [row for row, its_kind in enumerate(kinds) if its_kind == kind] for kind in sorted(set(kinds))}
-        result["minimal_pairs"] = {kind: minimal_pair_accuracy(similarity[of][:, of]) for kind, of in rows.items()}
+    truth = read_truth(root, split) if all("things" in record.image for record in records) else None
+    if truth is not None:
+        result = evaluate_scenes(similarity, records, *truth)
+        if "minimal" in pairs.splits:
+            minimal = pairs.records("minimal")
+            result["minimal_pairs"] = minimal_pairs_by_kind(similarity_of(minimal), minimal)
+        return result
+    flat, image_of_caption = captions_by_image(texts(records))
+    result = retrieval_metrics(similarity, image_of_caption)
+    known = torch.tensor([all(word in tokenizer.id_of for word in split_words(text)) for text in flat])
+    if 0 < known.sum() < len(known):
+        found = retrieval_ranks(similarity, image_of_caption)["text_to_image"][known] == 1
+        result["known_words"] = {"text_to_image": percent(found), "share": percent(known)}
     return result
+
+
+def evaluate_scenes(
+    similarity: Tensor, records: Sequence[Record], scenes: Sequence[Scene], levels: Sequence[Sequence[str]]
+) -> dict:
+    """The metrics of scenes: :func:`metrics_with_truth` of all captions, and of parts of them.
+
+    ``exact`` is over captions of level exact. ``held_out`` is R@1 of those exact captions, and of those images, that
+    have a colour and shape which training never saw together.
+
+    Raises:
+        InputError: if some captions are wrong on purpose.
+    """
+    if any(annotation.get("wrong") for record in records for annotation in record.annotations):
+        raise InputError("some captions of this split are wrong on purpose; measure on val or test")
+    result = metrics_with_truth(similarity, scenes, texts(records))
+    exact = [column for column, level in enumerate(itertools.chain(*levels)) if level == "exact"]
+    flat, image_of_caption = captions_by_image(texts(records))
+    if image_of_caption[exact].tolist() != list(range(len(scenes))):  # not one exact caption for each scene
+        return result
+    result["exact"] = metrics_with_truth(similarity[:, exact], scenes, [[flat[column]] for column in exact])
+    new = torch.tensor([record.image.get("held_out", False) for record in records])
+    if new.any():
+        ranks = retrieval_ranks(similarity[:, exact], image_of_caption[exact])
+        result["held_out"] = {name: percent(rank[new] == 1) for name, rank in ranks.items()} | {
+            "images": int(new.sum())
+        }
+    return result
+
+
+def minimal_pairs_by_kind(similarity: Tensor, records: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """:func:`minimal_pair_accuracy` of the pairs of each kind."""
+    kinds = [record.image["kind"] for record in records]
+    rows = {kind: [row for row, its_kind in enumerate(kinds) if its_kind == kind] for kind in sorted(set(kinds))}
+    return {kind: minimal_pair_accuracy(similarity[of_kind][:, of_kind]) for kind, of_kind in rows.items()}
 
 
 def table(result: dict) -> str:
@@ -229,6 +257,10 @@ def table(result: dict) -> str:
     def both(values: dict[str, float]) -> str:
         return ", ".join(f"{direction.replace('_', ' ')} {values[direction]:.1f}" for direction in DIRECTIONS)
 
+    if "known_words" in result:
+        known = result["known_words"]
+        share = f"{known['share']:.1f} % of captions have known words only"
+        lines.append(f"{share}, R@1 of these: text to image {known['text_to_image']:.1f}")
     if "held_out" in result:
         held_out = result["held_out"]
         lines.append(f"{held_out['images']} images with a colour and shape new together, R@1, exact: {both(held_out)}")

@@ -7,6 +7,7 @@ so that a dark theme leaves them readable.
 import io
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from torch import Tensor
 
 from helpers.data import IMAGENET_MEAN, IMAGENET_STD
@@ -49,7 +51,8 @@ def pair_sheet(images: Sequence[Tensor], captions: Sequence[str], columns: int =
         axis.axis("off")
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):
         axis.imshow(to_pixels(image))
-        axis.set_title(wrap(caption, width=24, lines=4), fontsize=8, y=-0.06, verticalalignment="top")
+        words = wrap(caption, width=24, lines=4)
+        axis.set_title(words, fontsize=8, y=-0.06, verticalalignment="top", fontfamily=caption_fonts())
         axis.add_patch(plt.Rectangle((0, 0), 1, 1, transform=axis.transAxes, fill=False, edgecolor="0.8"))
     figure.suptitle(title)
     figure.tight_layout(h_pad=2.2)
@@ -123,6 +126,7 @@ def draw_matrix(
     axis.set_xticks([])
     if captions is not None and size <= 24:
         axis.set_xticks(range(size), [wrap(text, width=28, lines=2) for text in captions], rotation=90, fontsize=7)
+        plt.setp(axis.get_xticklabels(), fontfamily=caption_fonts())
     if images is not None:
         for row, image in enumerate(images):
             box = axis.inset_axes((-1.05 / size, 1 - (row + 0.95) / size, 0.9 / size, 0.9 / size))
@@ -187,6 +191,14 @@ def live_figure(figure: Figure, update: Callable[..., None], **controls: ipywidg
         control.observe(redraw, names="value")
     redraw()
     return ipywidgets.VBox([*controls.values(), picture])
+
+
+@cache
+def caption_fonts() -> list[str]:
+    """Matplotlib's own font, and one with Chinese characters where this machine has one."""
+    chinese = ("Noto Sans CJK SC", "Noto Sans CJK JP", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei")
+    there = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *[name for name in chinese if name in there][:1]]
 
 
 def wrap(text: str, width: int, lines: int) -> str:

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from helpers.annotations import read_annotations
-from helpers.command_line import CommandLine, InputError
+from helpers.command_line import CommandLine, InputError, signals_held
 
 # Words and truth belong to scenes too.
 from helpers.scene_captions import COLOURS as COLOURS
@@ -256,7 +256,8 @@ def write_scenes(root: Path, sizes: dict[str, int] = SPLITS, seed: int = 0, diff
                 name = image["file_name"]
                 jobs.append((partial / "images" / name, scene, f"{seed}/{name}", difficulty.scale))
         with ProcessPoolExecutor(max_workers=min(2, os.cpu_count() or 1)) as pool:
-            drawn = pool.map(draw_to_file, jobs, chunksize=256)
+            with signals_held():  # while it starts its processes, the pool swallows the exception of a signal
+                drawn = pool.map(draw_to_file, jobs, chunksize=256)
             for _ in tqdm(drawn, total=len(jobs), desc="drawing scenes", unit="image", disable=None):
                 pass
         partial.rename(root)

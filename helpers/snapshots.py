@@ -66,7 +66,7 @@ def write_snapshots(data: Path, out: Path) -> None:
     """
     truth = read_truth(data, "test")
     if truth is None:
-        raise InputError(f"{data} does not hold scenes; `make scenes` makes data/scenes")
+        raise InputError(f"{data} does not hold scenes; `make pairs` draws data/scenes")
     paths, captions = (part[:PAIRS] for part in read_captions(data, "test"))
     texts = [of_image[levels.index("related")] for of_image, levels in zip(captions, truth[1], strict=False)]
     dataset = ImageTextDataset(paths, texts, image_size=64)

@@ -15,19 +15,18 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from helpers.annotations import read_captions
+from helpers.augmentation import parse_augmentation
 from helpers.checkpoints import load_checkpoint, save_checkpoint
 from helpers.command_line import CommandLine, InputError, Interrupted, signals_held
 from helpers.data import ImageTextDataset, make_loader
 from helpers.encoders import DualEncoder
 from helpers.evaluation import evaluate
+from helpers.layouts import open_pairs
 from helpers.losses import contrastive_loss
 from helpers.optimizers import Muon
 from helpers.regularizers import REGULARIZERS, parse_regularizer
 from helpers.temperature import LearnedTemperature, parse_schedule
 from helpers.text import WordTokenizer
-
-IN_MEMORY = 4 * 2**30  # bytes of decoded pixels that are kept in memory; larger sets are decoded in every epoch
 
 
 def make_optimizers(model: nn.Module, temperature: object) -> list[torch.optim.Optimizer]:
@@ -60,10 +59,12 @@ def train(
     seconds: float | None = None,
     seed: int = 0,
     temperature: str = "learned:0.1",
-    image_size: int = 64,
+    image_size: int | Sequence[int] = 64,
     regularizers: Sequence[str] = (),
+    augment: Sequence[str] = (),
     batch_size: int = 256,
     resume: bool = False,
+    cache: Path | str | None = None,
     on_epoch: Callable[[dict], None] = lambda record: None,
     on_step: Callable[[int, DualEncoder, WordTokenizer], None] = lambda step, model, tokenizer: None,
 ) -> list[dict]:
@@ -73,15 +74,18 @@ def train(
     so does a run that was stopped and resumed. With ``seconds`` the number of steps depends on the machine.
 
     Args:
-        data: a folder in the COCO Captions layout.
+        data: a folder of pairs, in any layout that :func:`helpers.layouts.open_pairs` knows.
         out: the folder for ``last.pt``, ``best.pt`` and ``log.jsonl``; it is made when there is something to save.
         epochs, seconds: how long to train; give one of the two. Seconds are wall time, from this call to its return.
         seed: fixes initial weights, batches, captions and dropout.
         temperature: a schedule, as :func:`helpers.temperature.parse_schedule` reads it.
-        image_size: side of the images, in pixels, 32 or more.
+        image_size: side of the images, in pixels, 32 or more; of several, each batch has one.
         regularizers: each ``NAME`` or ``NAME:WEIGHT``.
+        augment: what is done to training pairs, as :func:`helpers.augmentation.parse_augmentation` reads it.
         batch_size: pairs a step, each other pair of the batch being a negative.
         resume: go on with the run in ``out``, which must have been started with the same settings.
+        cache: the folder where decoded images are kept for later runs, ``data/cache`` where none is given; for pairs in
+            a temporary folder name one beside them.
         on_epoch: called with the record before the first epoch and after each.
         on_step: called with the steps done so far, the model and the tokenizer, before the first step and after each.
 
@@ -101,19 +105,19 @@ def train(
         "epochs": epochs,
         "seed": seed,
         "temperature": temperature,
-        "image_size": image_size,
+        "image_size": image_size if isinstance(image_size, int) else list(image_size),
         "regularizers": list(regularizers),
+        "augment": list(augment),
         "batch_size": batch_size,
     }
     check_settings(settings)
     before = check_output(out, settings, resume)
     weights = dict(parse_regularizer(text) for text in regularizers)
-    train_set, val_set = (
-        ImageTextDataset(*read_captions(data, split), image_size=image_size, seed=seed) for split in ("train", "val")
-    )
+    pairs = open_pairs(data)
+    train_set = ImageTextDataset(*pairs.captions("train"), image_size, seed, parse_augmentation(augment))
+    val_set = ImageTextDataset(*pairs.captions("val"), train_set.image_size)
     for dataset in (train_set, val_set):
-        if len(dataset) * 3 * image_size**2 <= IN_MEMORY:
-            dataset.keep_decoded()
+        dataset.use_cache(cache)
 
     # Stage 2: model, loader, optimizers, from the seed or from where the run was stopped.
     torch.manual_seed(seed)
@@ -259,7 +263,8 @@ def check_settings(settings: dict) -> None:
         raise InputError(f"--epochs must be 1 or more, not {epochs}")
     if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
         raise InputError(f"--seconds must be above 0, not {seconds:g}")
-    if settings["image_size"] < 32:
+    sizes = settings["image_size"] if isinstance(settings["image_size"], list) else [settings["image_size"]]
+    if not sizes or min(sizes) < 32:
         raise InputError(f"--image-size must be 32 pixels or more, not {settings['image_size']}")
     if settings["batch_size"] < 2:
         raise InputError(
@@ -269,6 +274,7 @@ def check_settings(settings: dict) -> None:
         parse_schedule(settings["temperature"])
         for text in settings["regularizers"]:
             parse_regularizer(text)
+        parse_augmentation(settings["augment"])
     except ValueError as error:
         raise InputError(str(error)) from None
 
@@ -292,9 +298,9 @@ def check_output(out: Path, settings: dict, resume: bool) -> dict | None:
     if not last.is_file():
         raise InputError(f"there is no run to resume in {out}; leave out --resume to start one")
     before = load_checkpoint(last)
-    differing = [name for name, value in settings.items() if before["settings"][name] != value]
+    differing = [name for name, value in settings.items() if before["settings"].get(name) != value]
     if differing:
-        was = ", ".join(f"{name} {before['settings'][name]}" for name in differing)
+        was = ", ".join(f"{name} {before['settings'].get(name)}" for name in differing)
         raise InputError(f"the run in {out} was started with {was}; resume it with the same settings")
     return before
 
@@ -317,7 +323,7 @@ def describe(record: dict) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = CommandLine(prog="python -m helpers.training", description="Train a dual encoder on image-text pairs.")
-    parser.add_argument("--data", type=Path, required=True, help="a folder in the COCO Captions layout")
+    parser.add_argument("--data", type=Path, required=True, help="a folder of pairs, in any layout the course knows")
     parser.add_argument("--out", type=Path, required=True, help="the folder for checkpoints and log")
     parser.add_argument("--epochs", type=int, help="train so many epochs; the same seed then gives the same bits")
     parser.add_argument(
@@ -325,12 +331,27 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="fixes weights, batches, captions, dropout (default 0)")
     parser.add_argument("--temperature", default="learned:0.1", metavar="SCHEDULE", help="default learned:0.1")
-    parser.add_argument("--image-size", type=int, default=64, metavar="PIXELS", help="32 or more (default 64)")
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        nargs="+",
+        default=[64],
+        metavar="PIXELS",
+        help="32 or more (default 64); of several, each batch has one",
+    )
     parser.add_argument(
         "--regularizer", action="append", default=[], metavar="NAME[:WEIGHT]", help=f"of {', '.join(REGULARIZERS)}"
     )
+    parser.add_argument(
+        "--augment",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="flip (captions that say left or right stay unflipped), flip:exchange (their words too), crop[:SHARE]",
+    )
     parser.add_argument("--batch-size", type=int, default=256, metavar="PAIRS", help="pairs a step (default 256)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--cache", type=Path, help="where decoded images are kept (default data/cache)")
     options = parser.parse_args(arguments)
     if options.epochs is None and options.seconds is None:
         options.seconds = 60.0
@@ -344,10 +365,12 @@ def main(arguments: list[str] | None = None) -> int:
             seconds=options.seconds,
             seed=options.seed,
             temperature=options.temperature,
-            image_size=options.image_size,
+            image_size=options.image_size if len(options.image_size) > 1 else options.image_size[0],
             regularizers=options.regularizer,
+            augment=options.augment,
             batch_size=options.batch_size,
             resume=options.resume,
+            cache=options.cache,
         )
         print(f"the run is in {options.out}")
 

@@ -1,11 +1,12 @@
 """Which tests are run, and in which order: quick ones, then the notebooks, then the browser."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import helpers  # noqa: F401  (before any test loads torch: it sets how torch's threads wait)
+import helpers.cache  # also before any test loads torch: `helpers` sets how torch's threads wait
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -19,6 +20,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             config.hook.pytest_deselected(items=left_out)
             items[:] = [item for item in items if not item.get_closest_marker("photographs")]
     items.sort(key=lambda item: 2 if item.get_closest_marker("browser") else int(item.path.suffix == ".ipynb"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Images that tests decode are kept apart from those of the learner, and no longer than the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(helpers.cache, "CACHE", tmp_path_factory.mktemp("cache"))
+        yield
 
 
 @pytest.fixture(scope="session")

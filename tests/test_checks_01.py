@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from helpers.checks import check_collate, check_flip_caption, check_pad
-from helpers.scenes import LEVELS, PLACES, Scene, caption_probabilities, draw_scene_at_random, fits
+from helpers.scene_captions import LEVELS, PLACES, Scene, Thing, caption_probabilities, fits, position
+from helpers.scenes import draw_scene_at_random
 
 OTHER_SIDE = {"left": "right", "right": "left"}
 
@@ -108,6 +109,10 @@ def test_pad_names_the_mistake(answer: Callable, words: str) -> None:
         (lambda caption: flip(caption, count=1), "only the first"),
         (lambda caption: re.sub("left|right", lambda side: OTHER_SIDE[side[0]], caption), "longer word"),
         (lambda caption: " ".join(OTHER_SIDE.get(word, word) for word in caption.split()), "comma"),
+        (
+            lambda caption: re.sub(r"(?<!upper )\b(left|right)\b", lambda side: OTHER_SIDE[side[0]], caption),
+            "it should be",
+        ),
         (lambda caption: flip(caption).replace("top", "bottom").replace(".", ""), "it should be"),
         (lambda caption: flip(caption).upper(), "it should be"),
     ],
@@ -117,8 +122,9 @@ def test_flip_caption_names_the_mistake(answer: Callable, words: str) -> None:
 
 
 def mirror(scene: Scene) -> Scene:
-    place_at = {(column, row): place for place, (column, row, _) in PLACES.items()}
-    return tuple(thing._replace(place=place_at[2 - PLACES[thing.place][0], PLACES[thing.place][1]]) for thing in scene)
+    place_at = {position(Thing("", "", "", place)): place for place in PLACES}
+    places = [place_at[2 - column, row] for column, row in map(position, scene)]
+    return tuple(thing._replace(place=place) for thing, place in zip(scene, places, strict=True))
 
 
 def test_an_answer_that_passes_keeps_every_caption_of_a_scene_true() -> None:

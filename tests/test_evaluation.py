@@ -130,3 +130,6 @@ def test_the_table_names_every_number() -> None:
     assert all(words in text for words in ("3 images", "66.6", "55.5", "2 minimal pairs, colours exchanged"))
     assert len(text.splitlines()) == 7
     assert len(table(metrics).splitlines()) == 3
+    known = table({**metrics, "known_words": {"text_to_image": 44.4, "share": 33.3}}).splitlines()[-1]
+    assert "33.3 %" in known
+    assert "44.4" in known
