@@ -317,7 +317,7 @@ def write_emoji(
     if not complex_layout:
         print(
             "Only emoji of a single code point are drawn, no flags of countries and no families: the others need "
-            "Pillow's complex layout, which comes with the library raqm."
+            "Pillow's complex layout, the library raqm, which on Linux needs FriBiDi (Debian, Ubuntu: libfribidi0)."
         )
     names = read_names()
     languages = LANGUAGES[language]

@@ -66,7 +66,7 @@ TOKEN_LINE = re.compile(r"(?P<name>[^\t]+)#(?P<number>\d+)\t(?P<caption>.*)")
 # In one line of Kaggle's file the second bar is missing: "2199200615.jpg| 4   A dog runs across the grass ."
 KAGGLE_LINE = re.compile(r"(?P<name>[^|]+)\|\s*(?P<number>\d+)(?:\s*\||\s)(?P<caption>.*)")
 FLICKR_LISTS = {"train": "train", "val": "dev", "test": "test"}  # Flickr_8k.devImages.txt
-DRAWN = ", drawn by file name (80 % train, 10 % val, 10 % test)"
+DRAWN = ", drawn by file name (a tenth val, a tenth test, at least one each, the rest train)"
 
 Splits = dict[str, list[Record]]
 
@@ -215,6 +215,11 @@ def draw_splits(records: Sequence[Record]) -> Splits:
     tenth = max(1, (len(records) + 5) // 10)
     chosen = {"train": order[2 * tenth :], "val": order[:tenth], "test": order[tenth : 2 * tenth]}
     return {split: [records[index] for index in sorted(indices)] for split, indices in chosen.items()}
+
+
+def drawn(by_split: Splits) -> str:
+    """What the sentence about a layout says of splits that nothing named."""
+    return DRAWN if len(by_split) > 1 else ", since fewer than three images are not split"
 
 
 def gather(rows: Sequence[Row], source: Path, places: Sequence[Path]) -> dict[str, Record]:
@@ -368,7 +373,8 @@ def read_flickr(folder: Path, files: list[Path]) -> tuple[Splits, str]:
     lists = {split: path.parent / f"Flickr_8k.{name}Images.txt" for split, name in FLICKR_LISTS.items()}
     lists = {split: file for split, file in lists.items() if file.is_file()}
     if not lists:
-        return draw_splits(list(records.values())), DRAWN + left_out(records)
+        by_split = draw_splits(list(records.values()))
+        return by_split, drawn(by_split) + left_out(records)
     by_split = {split: [records[name] for name in listed(file, records, path)] for split, file in lists.items()}
     left = len(records) - sum(map(len, by_split.values()))
     return by_split, f"; {counted(left, 'image')} in none of them left out" if left else ""
@@ -423,7 +429,8 @@ def read_table(folder: Path, files: list[Path]) -> tuple[Splits, str]:
 def split_rows(rows: Sequence[Row], records: dict[str, Record]) -> tuple[Splits, str]:
     """The splits that rows name; drawn ones where they name none."""
     if rows[0].split is None:
-        return draw_splits(list(records.values())), DRAWN
+        by_split = draw_splits(list(records.values()))
+        return by_split, drawn(by_split)
     by_split: Splits = {}
     for name, split in splits_of_files(rows).items():
         by_split.setdefault(split, []).append(records[name])
@@ -660,8 +667,8 @@ def read_shards(folder: Path, files: list[Path]) -> tuple[Splits, str]:
         except InputError:
             if not root.is_dir():  # else another program was faster, with the same result
                 raise
-    note = f"{'' if named else DRAWN}; {counted(len(files), 'shard')} unpacked in {root}"
-    return read_coco(root, find_coco(root))[0], note
+    by_split = read_coco(root, find_coco(root))[0]
+    return by_split, f"{'' if named else drawn(by_split)}; {counted(len(files), 'shard')} unpacked in {root}"
 
 
 def unpack_shards(folder: Path, splits: dict[Path, str | None], root: Path) -> None:

@@ -383,10 +383,8 @@ def test_quoted_newlines_and_long_captions_stay_whole(tmp_path: Path) -> None:
         f'\n"file","caption"\r\na.png,"two\nlines, ""quoted"""\n\na.png,{long}\n', newline=""
     )
     pairs = open_pairs(tmp_path)
-    assert (
-        pairs.layout
-        == "table of files and captions: 1 split in c.csv, drawn by file name (80 % train, 10 % val, 10 % test)"
-    )
+    split = "1 split in c.csv, since fewer than three images are not split"
+    assert pairs.layout == f"table of files and captions: {split}"
     assert pairs.captions("train")[1] == [['two\nlines, "quoted"', long]]
 
 
