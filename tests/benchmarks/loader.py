@@ -1,7 +1,7 @@
 """How long batches take to load: from the cache, from memory, and by decoding every image in every epoch.
 
 ``python tests/benchmarks/loader.py --data DIR`` prints a table and writes it, with all that was measured, to
-``data/results``. The three take turns batch by batch, so that whatever else the machine does slows all of them.
+``data/results``. In each round the three take turns; a ratio is the median of those of the rounds.
 """
 
 import json
@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -86,17 +87,14 @@ def measure_speed(data: Path, images: int, size: int, batch_size: int, rounds: i
     for turn in range(rounds + 1):
         dataset.set_epoch(turn)
         from_cache.batch_sampler.set_epoch(turn)
-        running = {name: iter(rival()) for name, rival in rivals.items()}
-        seconds = dict.fromkeys(rivals, 0.0)
-        for number in range(max(BATCHES.values())):
-            for name in sorted(rivals, reverse=number % 2 == 1):  # who comes first finds the processor another way
-                if number < BATCHES[name]:
-                    began = time.perf_counter()
-                    next(running[name])
-                    seconds[name] += time.perf_counter() - began
-        if turn:
-            for name in rivals:
-                rates[name].append(BATCHES[name] / seconds[name])
+        for name in sorted(rivals, reverse=turn % 2 == 1):  # who comes first finds the processor another way
+            batches = iter(rivals[name]())
+            began = time.perf_counter()
+            for _batch in islice(batches, BATCHES[name]):
+                pass
+            seconds = time.perf_counter() - began
+            if turn:
+                rates[name].append(BATCHES[name] / seconds)
     return rates
 
 
