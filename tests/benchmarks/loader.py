@@ -179,7 +179,7 @@ def run(data: Path, out: Path, sizes: Sequence[int], batch_size: int, images: in
     needed = batch_size * max(BATCHES.values())
     if images < needed:
         raise InputError(
-            f"{data} has {images} training images; a round needs {needed}, so choose a smaller --batch-size"
+            f"{data} has {images:,} training images; a round needs {needed:,}, so choose a smaller --batch-size"
         )
     with Image.open(paths[0]) as first:
         sizes = sizes or ((64,) if max(first.size) <= 64 else (128, 224))
