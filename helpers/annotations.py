@@ -1,4 +1,4 @@
-"""The one layout on disk: images and captions in the COCO Captions layout, read and checked.
+"""The one layout on disk: images and captions in the COCO Captions layout, read, checked and written.
 
 ::
 
@@ -11,7 +11,9 @@ COCO's own folders are read as they unpack: ``annotations/captions_{train,val}20
 """
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -230,3 +232,31 @@ def read_captions(root: Path | str, split: str) -> tuple[list[Path], list[list[s
 def paths_and_captions(records: list[Record]) -> tuple[list[Path], list[list[str]]]:
     captions = [[annotation["caption"] for annotation in record.annotations] for record in records]
     return [record.path for record in records], captions
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes ``folder`` when all went well and goes away when not.
+
+    Raises:
+        InputError: if it cannot be written: no rights, or a full disk.
+    """
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        partial.rename(folder)
+    except OSError as error:
+        raise InputError(f"cannot write {folder} ({error.strerror or error}); free space, or write elsewhere") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_annotations(root: Path, by_split: dict[str, list[Record]]) -> None:
+    """The annotation files of the COCO Captions layout."""
+    (root / "annotations").mkdir()
+    for split, records in by_split.items():
+        annotations = [annotation for record in records for annotation in record.annotations]
+        content = {"images": [record.image for record in records], "annotations": annotations}
+        path = root / "annotations" / f"captions_{split}.json"
+        path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")

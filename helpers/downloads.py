@@ -14,7 +14,6 @@ import ssl
 import stat
 import struct
 import sys
-import tarfile
 import time
 import zipfile
 import zlib
@@ -350,7 +349,7 @@ class Member(NamedTuple):
 
 
 def unpack(archive: Path, folder: Path, only: Collection[str] | None = None) -> None:
-    """Unpack a zip or tar archive so that ``folder`` comes to be, whole or not at all, whenever this is interrupted.
+    """Unpack a zip archive so that ``folder`` comes to be, whole or not at all, whenever this is interrupted.
 
     An archive whose members all lie in one folder of the same name as ``folder`` becomes that folder, not one in it. A
     folder that is there already, and not empty, is left as it is.
@@ -440,10 +439,9 @@ def inside(archive: Path, members: Sequence[Member], top: str) -> dict[str, Memb
     return {path: member for path, member in zip(inner, members, strict=True) if path}
 
 
-# bz2 and gzip raise a bare OSError, zipfile a ValueError for offsets that cannot be and RuntimeError for a password.
+# bz2 raises a bare OSError, zipfile a ValueError for offsets that cannot be and RuntimeError for a password.
 BROKEN = (
     zipfile.BadZipFile,
-    tarfile.TarError,
     zlib.error,
     lzma.LZMAError,
     struct.error,
@@ -456,18 +454,14 @@ BROKEN = (
 
 @contextmanager
 def opened(archive: Path) -> Iterator[list[Member]]:
-    """The members of a zip or tar archive. Raises InputError if it is neither, and for what turns out to be broken."""
+    """The members of a zip archive. Raises InputError if it is none, and for what turns out to be broken."""
     try:
         if not archive.is_file():
             raise InputError(f"there is no archive {archive}")
-        if tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as file:
-                yield tar_members(file)
-        elif zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as file:
-                yield zip_members(file)
-        else:
-            raise InputError(f"{archive} is no zip or tar archive, or its end is missing; fetch it again")
+        if not zipfile.is_zipfile(archive):
+            raise InputError(f"{archive} is no zip archive, or its end is missing; fetch it again")
+        with zipfile.ZipFile(archive) as file:
+            yield zip_members(file)
     except InputError:
         raise
     except BROKEN as error:
@@ -485,19 +479,6 @@ def zip_members(file: zipfile.ZipFile) -> list[Member]:
         kind = "special" if not plain else "folder" if name.endswith("/") else "file"
         members.append(Member(name, info.file_size, kind, partial(file.open, info)))
     return members
-
-
-def tar_members(file: tarfile.TarFile) -> list[Member]:
-    """Raises tarfile.ReadError also where tarfile is silent: if the block of zeros that ends an archive is missing."""
-    infos = file.getmembers()
-    file.fileobj.seek(file.offset)
-    if file.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("its end is missing")
-    kinds = ["folder" if info.isdir() else "file" if info.isreg() else "special" for info in infos]
-    return [
-        Member(info.name, info.size, kind, partial(file.extractfile, info))
-        for info, kind in zip(infos, kinds, strict=True)
-    ]
 
 
 def difference(path: Path, size: int, md5: str) -> str:

@@ -15,7 +15,6 @@ import json
 import os
 import random
 import re
-import shutil
 import sys
 import unicodedata
 from collections import Counter
@@ -29,6 +28,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, features
 from tqdm import tqdm
 
+from helpers.annotations import whole_folder
 from helpers.command_line import CommandLine, InputError, signals_held
 
 ATTRIBUTION = "All emojis designed by OpenMoji – the open-source emoji and icon project. License: CC BY-SA 4.0"  # noqa: RUF001
@@ -329,9 +329,8 @@ def write_emoji(
     if limit is not None:
         chosen = chosen[:: max(1, len(chosen) // limit)]
     load_font(size, complex_layout)  # so that a missing font is found before anything is written
-    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    try:
-        (partial / "images").mkdir(parents=True)
+    with whole_folder(out) as partial:
+        (partial / "images").mkdir()
         (partial / "annotations").mkdir()
         drawings = merge(draw_all(chosen, size, complex_layout), names, languages)
         random.Random(seed).shuffle(drawings)
@@ -341,11 +340,6 @@ def write_emoji(
             write_split(partial, split, drawings[start:end], size)
             start = end
         (partial / "ATTRIBUTION.txt").write_text(ABOUT, encoding="utf-8")
-        partial.rename(out)
-    except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_split(root: Path, split: str, drawings: list[Drawing], size: int) -> None:

@@ -19,7 +19,7 @@ from helpers.command_line import CommandLine, InputError
 from helpers.data import ImageTextDataset, captions_by_image
 from helpers.encoders import DualEncoder
 from helpers.layouts import open_pairs
-from helpers.scenes import Scene, ceiling, fit_matrix, read_truth, truth_oracle
+from helpers.scenes import Scene, ceiling, fit_matrix, truth_of, truth_oracle
 from helpers.text import WordTokenizer, split_words
 
 BATCH = 256
@@ -189,7 +189,7 @@ def evaluate_split(checkpoint: dict, root: Path, split: str) -> dict:
     pairs = open_pairs(root)
     records = pairs.records(split)
     similarity = similarity_of(records)
-    truth = read_truth(root, split) if all("things" in record.image for record in records) else None
+    truth = truth_of(records)
     if truth is not None:
         result = evaluate_scenes(similarity, records, *truth)
         if "minimal" in pairs.splits:

@@ -25,15 +25,11 @@ import io
 import json
 import os
 import re
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
-
-from tqdm import tqdm
+from typing import NamedTuple
 
 from helpers.annotations import (
     DATA,
@@ -51,8 +47,11 @@ from helpers.annotations import (
     read_json,
     read_text,
     reading,
+    whole_folder,
+    write_annotations,
 )
-from helpers.command_line import InputError
+from helpers.command_line import InputError, counted, some
+from helpers.shards import unpack_shards
 
 SHARDS = DATA / "cache"  # where shards are unpacked; nothing is written into a source's own folder
 SPLIT_NAMES = {"train": "train", "training": "train", "restval": "train", "val": "val", "valid": "val"}
@@ -166,16 +165,6 @@ def nothing_found(path: Path) -> str:
         f"{path} is in no layout that is known here; it has {seen}. "
         "Give a folder that has images with a captions.csv, or annotations/captions_train.json"
     )
-
-
-def some(names: Iterable[str]) -> str:
-    """Up to five names, and how many more there are."""
-    names = list(names)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def counted(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
 def split_order(split: str) -> tuple[int, str]:
@@ -532,6 +521,7 @@ def find_table(folder: Path) -> list[Path]:
 
 
 def only(files: list[Path]) -> Path:
+    """The file of a layout that has just one. Raises InputError if there are several."""
     if len(files) > 1:
         folder = files[0].parent
         raise InputError(
@@ -623,34 +613,6 @@ def find_plain(folder: Path) -> list[Path]:
     return []
 
 
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes ``folder`` when all went well and goes away when not.
-
-    Raises:
-        InputError: if it cannot be written: no rights, or a full disk.
-    """
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(folder)
-    except OSError as error:
-        raise InputError(f"cannot write {folder} ({error.strerror or error}); free space, or write elsewhere") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def write_annotations(root: Path, by_split: Splits) -> None:
-    """The annotation files of the COCO Captions layout."""
-    (root / "annotations").mkdir()
-    for split, records in by_split.items():
-        annotations = [annotation for record in records for annotation in record.annotations]
-        content = {"images": [record.image for record in records], "annotations": annotations}
-        path = root / "annotations" / f"captions_{split}.json"
-        path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-
-
 def read_shards(folder: Path, files: list[Path]) -> tuple[Splits, str]:
     """Unpack the shards, once, into a folder named by their names, sizes and times, and read them from there."""
     splits = {shard: shard_split(shard.relative_to(folder)) for shard in files}
@@ -663,102 +625,13 @@ def read_shards(folder: Path, files: list[Path]) -> tuple[Splits, str]:
     if not root.is_dir():
         try:
             with whole_folder(root) as partial:
-                unpack_shards(folder, splits, partial)
+                by_split = unpack_shards(folder, splits, partial / "images")
+                write_annotations(partial, by_split if named else draw_splits(by_split[None]))
         except InputError:
             if not root.is_dir():  # else another program was faster, with the same result
                 raise
     by_split = read_coco(root, find_coco(root))[0]
     return by_split, f"{'' if named else drawn(by_split)}; {counted(len(files), 'shard')} unpacked in {root}"
-
-
-def unpack_shards(folder: Path, splits: dict[Path, str | None], root: Path) -> None:
-    """Write the images of all shards and their annotation files into ``root``."""
-    by_split: Splits = {}
-    number = count = 0
-    for shard in tqdm(splits, desc="unpacking shards", unit="shard", leave=False, disable=None):
-        inside = shard.relative_to(folder).with_suffix("").as_posix()
-        for sample in samples_of(shard):
-            name, pixels, captions = sample_parts(sample, shard)
-            path = root / "images" / inside / name
-            if path.exists():
-                raise InputError(f"{shard} has {name} twice; write the shard anew with a key a sample")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(pixels)
-            annotations = [{"id": count + k, "image_id": number, "caption": text} for k, text in enumerate(captions)]
-            record = Record({"id": number, "file_name": f"{inside}/{name}"}, path, annotations)
-            by_split.setdefault(splits[shard] or "", []).append(record)
-            number, count = number + 1, count + len(captions)
-    if number == 0:
-        raise InputError(f"{folder} has only empty shards; write them anew")
-    write_annotations(root, by_split if "" not in by_split else draw_splits(by_split[""]))
-
-
-def samples_of(shard: Path) -> Iterator[dict]:
-    """The samples of a shard: ``__key__``, and the bytes of its members by the endings of their names."""
-    try:
-        from webdataset.tariterators import group_by_keys, tar_file_expander
-    except ImportError:
-        raise InputError(
-            f"{shard} is a shard, for which the package webdataset is needed: "
-            "install it with `.venv/bin/python -m pip install webdataset`, in a notebook `%pip install webdataset`"
-        ) from None
-    try:
-        with shard.open("rb") as file:
-            if not ends_as_a_tar_does(file):
-                raise InputError(f"{shard} is cut off, or no tar file; fetch or write it anew")
-            yield from group_by_keys(tar_file_expander([{"url": str(shard), "stream": file}]))
-    except InputError:
-        raise
-    except Exception as error:  # the package passes on what tarfile raises, and errors of its own
-        raise InputError(f"{shard} cannot be read ({error.args[0]}); fetch or write it anew") from None
-
-
-def ends_as_a_tar_does(file: BinaryIO) -> bool:
-    """Whether two empty blocks end a file: Python's reader takes one that is cut off between two members for whole."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - 1024))
-    empty = not any(file.read())
-    file.seek(0)
-    return empty and size >= 1024 and size % 512 == 0
-
-
-def sample_parts(sample: dict, shard: Path) -> tuple[str, bytes, list[str]]:
-    """The file name, the image's bytes and the captions of a sample, checked."""
-    where = f"{shard}: sample {sample['__key__']!r}"
-    kinds = [kind for kind in ("jpg", "jpeg", "png", "webp") if kind in sample]
-    if len(kinds) != 1:
-        raise InputError(
-            f"{where} has {counted(len(kinds), 'image')}; it needs one .jpg, .png or .webp beside its text"
-        )
-    if "txt" not in sample and "json" not in sample:
-        raise InputError(f"{where} has no caption; it needs a .txt or .json right after its image")
-    try:
-        if "txt" in sample:
-            captions = [line.strip() for line in sample["txt"].decode("utf-8-sig").split("\n") if line.strip()]
-        else:
-            captions = json_captions(json.loads(sample["json"]))
-        name = f"{sample['__key__']}.{kinds[0]}"
-        check_file_name(name, Path(shard.stem))
-        if not captions:
-            raise InputError("has no caption; write one, or remove the sample")
-        for caption in captions:
-            check_caption(caption)
-    except UnicodeDecodeError:
-        raise InputError(f"{where} has a text that is not UTF-8; write the shard anew") from None
-    except InputError as error:
-        raise InputError(f"{where} {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} has broken JSON ({error}); write the shard anew") from None
-    return str(PurePosixPath(name)), sample[kinds[0]], captions
-
-
-def json_captions(content: object) -> list[str]:
-    captions = content.get("captions", content.get("caption")) if isinstance(content, dict) else None
-    if isinstance(captions, str):
-        return [captions]
-    if not isinstance(captions, list):
-        raise InputError("has a .json without 'caption' or 'captions'; write one of them")
-    return captions
 
 
 def shard_split(inside: Path) -> str | None:

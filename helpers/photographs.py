@@ -18,15 +18,14 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
-from helpers.annotations import Record, check_caption, check_file_name, reading
-from helpers.command_line import CommandLine, InputError
+from helpers.annotations import Record, check_caption, check_file_name, reading, whole_folder, write_annotations
+from helpers.command_line import CommandLine, InputError, counted, some
 from helpers.images import read_image
 from helpers.layouts import (
     PLAIN,
     TABLE,
     Row,
     Splits,
-    counted,
     draw_splits,
     file_named,
     find_layout,
@@ -35,13 +34,10 @@ from helpers.layouts import (
     only,
     plain_places,
     plain_rows,
-    some,
     split_order,
     splits_of_files,
     table_rows,
     texts_beside,
-    whole_folder,
-    write_annotations,
 )
 from helpers.layouts import Pairs as Pairs
 from helpers.layouts import open_pairs as open_pairs

@@ -9,8 +9,8 @@ import json
 import math
 import os
 import random
-import shutil
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from helpers.annotations import read_annotations
+from helpers.annotations import Record, read_annotations, whole_folder
 from helpers.command_line import CommandLine, InputError, signals_held
 
 # Words and truth belong to scenes too.
@@ -240,14 +240,13 @@ def write_scenes(root: Path, sizes: dict[str, int] = SPLITS, seed: int = 0, diff
         InputError: if ``root`` exists already, or if the settings leave too few different scenes, or make no sense.
     """
     check_request(root, sizes, difficulty)
-    partial = root.with_name(f"{root.name}.partial-{os.getpid()}")
     plan = Plan(seed, difficulty)
     files = {split: plan.split(split, count) for split, count in sizes.items()}
     if difficulty.shapes[1] > 1:
         files["minimal"] = plan.minimal(min(MINIMAL, sizes["test"]))
-    (partial / "images").mkdir(parents=True)
-    (partial / "annotations").mkdir()
-    try:
+    with whole_folder(root) as partial:
+        (partial / "images").mkdir()
+        (partial / "annotations").mkdir()
         jobs = []
         for split, content in files.items():
             (partial / "annotations" / f"captions_{split}.json").write_text(json.dumps(content))
@@ -260,9 +259,6 @@ def write_scenes(root: Path, sizes: dict[str, int] = SPLITS, seed: int = 0, diff
                 drawn = pool.map(draw_to_file, jobs, chunksize=256)
             for _ in tqdm(drawn, total=len(jobs), desc="drawing scenes", unit="image", disable=None):
                 pass
-        partial.rename(root)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_request(root: Path, sizes: dict[str, int], difficulty: Difficulty) -> None:
@@ -291,16 +287,22 @@ def read_truth(root: Path, split: str) -> tuple[list[Scene], list[list[str]]] | 
     Raises:
         InputError: as :func:`helpers.annotations.read_annotations`.
     """
-    records = read_annotations(root, split)
+    return truth_of(read_annotations(root, split))
+
+
+def truth_of(records: Sequence[Record]) -> tuple[list[Scene], list[list[str]]] | None:
+    """The scenes of records and the level of each caption; None for records of other sources.
+
+    Raises:
+        InputError: if they are not as this module writes them.
+    """
     if not all("things" in record.image for record in records):
         return None
     try:
         scenes = [tuple(Thing(**thing) for thing in record.image["things"]) for record in records]
         levels = [[annotation["level"] for annotation in record.annotations] for record in records]
     except (TypeError, KeyError) as error:
-        raise InputError(
-            f"{root}: the scenes of split {split!r} are not as helpers.scenes writes them ({error})"
-        ) from None
+        raise InputError(f"{records[0].path.parents[1]} is not as helpers.scenes writes it ({error})") from None
     return scenes, levels
 
 

@@ -278,7 +278,7 @@ def test_the_command_refuses_in_words_and_writes_nothing(tmp_path: Path, capsys:
     new = str(tmp_path / "new")
     for arguments, words in (
         (["--out", str(tmp_path / "there")], "exists already"),
-        (["--out", str(tmp_path / "file" / "new")], "cannot write to"),
+        (["--out", str(tmp_path / "file" / "new")], "cannot write"),
         (["--out", new, "--language", "fr"], "'fr'; the language is one of en, zh, both"),
         (["--out", new, "--size", "8"], "32 to 512 pixels wide, not 8"),
         (["--out", new, "--size", "5000"], "32 to 512 pixels wide, not 5000"),

@@ -404,7 +404,7 @@ def test_shards_are_unpacked_once_and_anew_when_they_change(
     pairs = open_pairs(tmp_path)
     assert all(path.is_relative_to(shards_folder) for path in pairs.captions("train")[0])
     with monkeypatch.context() as patch:
-        patch.setattr(helpers.layouts, "samples_of", None)
+        patch.setattr(helpers.layouts, "unpack_shards", None)
         assert open_pairs(tmp_path) == pairs
     single = open_pairs(tmp_path / "pairs-000001.tar")
     assert sum(len(single.records(split)) for split in single.splits) == 6

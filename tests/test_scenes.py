@@ -311,7 +311,9 @@ def test_impossible_captions_have_no_ceiling() -> None:
 
 def test_the_command_refuses_in_words_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "there").mkdir()
+    (tmp_path / "file").touch()
     for arguments, words in (
+        (["--out", str(tmp_path / "file" / "new"), "--train", "9", "--val", "1", "--test", "1"], "cannot write"),
         (["--out", str(tmp_path / "there")], "exists already"),
         (["--out", str(tmp_path / "new"), "--train", "0"], "at least one scene"),
         (["--out", str(tmp_path / "new"), "--train", "200000"], "100,000 or fewer"),
@@ -326,7 +328,7 @@ def test_the_command_refuses_in_words_and_writes_nothing(tmp_path: Path, capsys:
     ):
         assert main(arguments) == 2
         assert words in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == [tmp_path / "there"]
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "file", tmp_path / "there"]
     assert not any((tmp_path / "there").iterdir())
 
 
@@ -336,7 +338,7 @@ def test_truth_is_read_from_scenes_only(tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     content["images"][0]["things"][0]["weight"] = 3
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="not as helpers.scenes writes them"):
+    with pytest.raises(InputError, match="not as helpers.scenes writes it"):
         read_truth(tmp_path / "scenes", "val")
     for image in content["images"]:
         del image["things"]
