@@ -71,6 +71,19 @@ class PeriodicCosine:
         return self.low + (self.high - self.low) * (1 + math.cos(2 * math.pi * self.periods * progress)) / 2
 
 
+@dataclass(frozen=True)
+class WarmUp:
+    """In a straight line from ``start`` to ``end`` over the first ``share`` of the run, then ``end``."""
+
+    start: float
+    end: float
+    share: float
+
+    def __call__(self, progress: float) -> float:
+        check_progress(progress)
+        return self.start + (self.end - self.start) * min(1.0, progress / self.share)
+
+
 class LearnedTemperature(nn.Module):
     """A temperature that is trained with the model, through the logarithm of its inverse.
 
@@ -102,17 +115,18 @@ FORMS = {
     "linear": "linear:FROM:TO",
     "cosine": "cosine:FROM:TO",
     "periodic": "periodic:LOW:HIGH:PERIODS",
+    "warmup": "warmup:FROM:TO:SHARE",
     "learned": "learned or learned:START",
 }
 
 
 def parse_schedule(text: str) -> Schedule:
-    """A schedule from its text: ``0.07``, ``linear:FROM:TO``, ``cosine:FROM:TO``, ``periodic:LOW:HIGH:PERIODS`` or
-    ``learned[:START]``.
+    """A schedule from its text: ``0.07``, ``linear:FROM:TO``, ``cosine:FROM:TO``, ``periodic:LOW:HIGH:PERIODS``,
+    ``warmup:FROM:TO:SHARE`` or ``learned[:START]``.
 
     Raises:
-        ValueError: in words, for a name that is not known (naming the nearest), a wrong count of numbers, or a number
-            that is not finite and above 0.
+        ValueError: in words, for a name that is not known (naming the nearest), a wrong count of numbers, a number that
+            is not finite and above 0, or one outside its range.
     """
     name, *rest = str(text).strip().split(":")
     if name not in FORMS:
@@ -131,11 +145,21 @@ def parse_schedule(text: str) -> Schedule:
         ) from None
     if not all(math.isfinite(number) and number > 0 for number in numbers):
         raise ValueError(f"every number in the temperature schedule {text!r} must be finite and above 0")
-    if len(numbers) not in {"constant": (1,), "periodic": (3,), "learned": (0, 1)}.get(name, (2,)):
+    if len(numbers) not in {"constant": (1,), "periodic": (3,), "warmup": (3,), "learned": (0, 1)}.get(name, (2,)):
         raise ValueError(f"the temperature schedule {text!r} has {len(numbers)} numbers; write {FORMS[name]}")
     if name == "periodic" and numbers[0] > numbers[1]:
         raise ValueError(f"the temperature schedule {text!r} has its higher temperature first; write {FORMS[name]}")
+    if name == "warmup" and numbers[2] > 1:
+        raise ValueError(
+            f"the temperature schedule {text!r} warms up for {numbers[2]:g} of the run; SHARE is at most 1"
+        )
     if name == "learned" and numbers and not 1 / MAX_LOGIT_SCALE <= numbers[0] <= 1:
         raise ValueError(f"a learned temperature starts between {1 / MAX_LOGIT_SCALE} and 1, got {numbers[0]:g}")
-    kinds = {"constant": Constant, "linear": Linear, "cosine": CosineDecay, "periodic": PeriodicCosine}
+    kinds = {
+        "constant": Constant,
+        "linear": Linear,
+        "cosine": CosineDecay,
+        "periodic": PeriodicCosine,
+        "warmup": WarmUp,
+    }
     return LearnedTemperature(*numbers) if name == "learned" else kinds[name](*numbers)
