@@ -2,17 +2,18 @@
 // picture follows the hand without asking the kernel. First the numbers, then the colours, then the picture's parts.
 
 /**
- * Cosine of every image with every text, [image, text] row by row, from features of shape [2, pairs, dim].
- * Lengths below 1e-12 count as 1e-12, as in torch's `normalize`, so that a vector of zeros gives 0 and not NaN.
+ * Similarity of every image with every text, [image, text] row by row, from the features of one moment, [2, pairs, dim]:
+ * cosines, or dot products of the features as they are. Lengths below 1e-12 count as 1e-12, as in torch's `normalize`,
+ * so that a vector of zeros gives 0 and not NaN.
  */
-function cosineSimilarities(features, pairs) {
+function dotProducts(features, pairs, normalize) {
   const dim = features.length / (2 * pairs);
-  const unit = new Float64Array(features.length);
-  for (let start = 0; start < features.length; start += dim) {
+  const vectors = Float64Array.from(features);
+  for (let start = 0; normalize && start < vectors.length; start += dim) {
     let squares = 0;
-    for (let d = start; d < start + dim; d++) squares += features[d] ** 2;
+    for (let d = start; d < start + dim; d++) squares += vectors[d] ** 2;
     const length = Math.max(Math.sqrt(squares), 1e-12);
-    for (let d = start; d < start + dim; d++) unit[d] = features[d] / length;
+    for (let d = start; d < start + dim; d++) vectors[d] /= length;
   }
   const similarities = new Float64Array(pairs * pairs);
   for (let image = 0; image < pairs; image++) {
@@ -20,24 +21,32 @@ function cosineSimilarities(features, pairs) {
       const a = image * dim;
       const b = (pairs + text) * dim;
       let sum = 0;
-      for (let d = 0; d < dim; d++) sum += unit[a + d] * unit[b + d];
+      for (let d = 0; d < dim; d++) sum += vectors[a + d] * vectors[b + d];
       similarities[image * pairs + text] = sum;
     }
   }
   return similarities;
 }
 
+/** Where two different pairs show the same image; in a softmax a hidden similarity is -Infinity and weighs nothing. */
+function sameImage(imageIds, pairs) {
+  const hidden = new Uint8Array(pairs * pairs);
+  for (let i = 0; i < imageIds.length; i++) {
+    for (let j = 0; j < pairs; j++) hidden[i * pairs + j] = Number(i !== j && imageIds[i] === imageIds[j]);
+  }
+  return hidden;
+}
+
 /** How a matrix stored row by row is walked: from line to line, and within a line. A column is a line too. */
 const walk = (direction, pairs) => (direction === "text to image" ? [1, pairs] : [pairs, 1]);
 
 /**
- * Softmax over each line, written into `probabilities`, with the loss and the effective negatives, means over lines.
+ * Softmax over each line, written into `probabilities`, with loss, entropy and effective negatives, means over lines.
  * The largest similarity of a line is taken off first: it changes nothing, and no exponential overflows.
  */
 function softmax(similarities, pairs, temperature, direction, probabilities) {
   const [lineStep, step] = walk(direction, pairs);
-  let loss = 0;
-  let effectiveNegatives = 0;
+  let [loss, entropies, effectiveNegatives] = [0, 0, 0];
   for (let line = 0; line < pairs; line++) {
     const start = line * lineStep;
     const end = start + pairs * step;
@@ -54,13 +63,14 @@ function softmax(similarities, pairs, temperature, direction, probabilities) {
       if (probabilities[k] > 0) entropy -= (probabilities[k] * (similarities[k] - largest)) / temperature;
     }
     loss += Math.log(total) - (similarities[start + line * step] - largest) / temperature;
+    entropies += entropy;
     effectiveNegatives += Math.exp(entropy);
   }
-  return { loss: loss / pairs, effectiveNegatives: effectiveNegatives / pairs };
+  return { loss: loss / pairs, entropy: entropies / pairs, effectiveNegatives: effectiveNegatives / pairs };
 }
 
 /** Share of lines whose own match beats every other by more than float32 can blur; a tie counts as wrong. */
-function accuracy(similarities, pairs, direction) {
+function accuracy(similarities, pairs, direction, blur) {
   const [lineStep, step] = walk(direction, pairs);
   let right = 0;
   for (let line = 0; line < pairs; line++) {
@@ -68,9 +78,25 @@ function accuracy(similarities, pairs, direction) {
     for (let k = 0; k < pairs; k++) {
       if (k !== line) other = Math.max(other, similarities[line * lineStep + k * step]);
     }
-    if (similarities[line * lineStep + line * step] > other + 1e-6) right++;
+    if (similarities[line * lineStep + line * step] > other + blur) right++;
   }
   return right / pairs;
+}
+
+/** The negatives of a line, nearest first. Temperature never changes this order, so a drag only moves the shares. */
+function negativesOf(similarities, pairs, direction, line) {
+  const [lineStep, step] = walk(direction, pairs);
+  const similarity = (k) => similarities[line * lineStep + k * step];
+  const negatives = Array.from({ length: pairs }, (_, k) => k).filter((k) => k !== line && similarity(k) > -Infinity);
+  negatives.sort((a, b) => similarity(b) - similarity(a));
+  return { negatives, values: negatives.map(similarity) };
+}
+
+/** The share of each negative in the repulsion of a line: the softmax over the negatives alone, nearest first. */
+function sharesOf(values, temperature) {
+  const weights = values.map((value) => Math.exp((value - values[0]) / temperature));
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  return weights.map((weight) => weight / total);
 }
 
 // ColorBrewer's RdBu and Blues, safe for colour-blind eyes; blue means alike in the one and likely in the other.
@@ -78,16 +104,12 @@ const DIVERGING = "67001f b2182b d6604d f4a582 fddbc7 f7f7f7 d1e5f0 92c5de 4393c
 const SEQUENTIAL = "f7fbff deebf7 c6dbef 9ecae1 6baed6 4292c6 2171b5 08519c 08306b".split(" ");
 const SHADES = 1024;
 // The limits are fixed, so that a colour means the same at every temperature.
-const SIMILARITY = { name: "similarity", title: "Similarity", stops: DIVERGING, limits: [-1, 0, 1] };
-const SOFTMAX = { name: "softmax", title: "Softmax", stops: SEQUENTIAL, limits: [0, 0.5, 1] };
+const SIMILARITY = { name: "similarity", stops: DIVERGING, limits: [-1, 0, 1] };
+const SOFTMAX = { name: "softmax", stops: SEQUENTIAL, limits: [0, 0.5, 1] };
+const HIDDEN = 0xffb8b8b8; // the grey of what a mask takes out
 const MOST_LABELS = 32; // beyond that a line is too thin for a thumbnail or a word
 
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
-
-function describeSimilarities(similarities, pairs) {
-  const [low, high] = [Math.min, Math.max].map((pick) => similarities.reduce((a, b) => pick(a, b)).toFixed(2));
-  return `Cosines of ${pairs} images, the rows, with ${pairs} texts, the columns: from ${low} to ${high}`;
-}
 
 /** Colours between the stops: as pixels (a canvas holds red in the lowest byte) and as the ink to write on each. */
 function colourTable(stops) {
@@ -105,16 +127,6 @@ function colourTable(stops) {
   return { pixels, inks, gradient: `linear-gradient(to right, ${stops.map((stop) => "#" + stop).join(", ")})` };
 }
 
-/** Appends an element. Text goes in as text, so a caption never becomes markup. */
-function add(parent, tag, className = "", text = "", attributes = {}) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== "") node.textContent = text;
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  parent.append(node);
-  return node;
-}
-
 /** What the explorer holds, unpacked: bytes arrive as a DataView that need not begin at a multiple of four. */
 function unpack(model) {
   const pairs = model.get("pairs");
@@ -125,13 +137,65 @@ function unpack(model) {
   const sheet = bytes("thumbnails");
   const type = sheet[0] === 0x89 ? "image/png" : "image/jpeg"; // every PNG begins with this byte
   const captions = model.get("captions");
+  const moments = model.get("moments");
+  const features = new Float32Array(bytes("features").buffer);
+  const perMoment = features.length / moments.length;
+  const hidden = sameImage(model.get("image_ids"), pairs);
+  const copies = Array.from({ length: pairs }, (_, i) => 1 + hidden.slice(i * pairs, (i + 1) * pairs).reduce((a, b) => a + b));
+  const mean = (values) => values.reduce((a, b) => a + b) / pairs;
   return {
     pairs,
-    similarities: cosineSimilarities(new Float32Array(bytes("features").buffer), pairs),
+    moments,
+    geometry: model.get("geometry"),
+    hidden,
+    copied: copies.some((count) => count > 1),
+    floor: mean(copies.map((count) => Math.log(count))), // of the loss, where no mask leaves the copies out
+    candidates: copies.map((count) => pairs + 1 - count), // of each line, where a mask leaves the copies out
+    mean,
+    products: (moment, normalize) =>
+      dotProducts(features.subarray(moment * perMoment, (moment + 1) * perMoment), pairs, normalize),
     sheetUrl: sheet.length ? URL.createObjectURL(new Blob([sheet], { type })) : "",
     labels: Array.from({ length: pairs }, (_, text) => captions[text] ?? String(text)),
     captions: Array.from({ length: pairs }, (_, text) => captions[text] ?? `text ${text}`),
   };
+}
+
+/**
+ * What is looked at: the similarities of a moment, normalised or not, masked or not, with all that does not depend on
+ * the temperature. Each is computed when it is first asked for, so that a drag along the training costs nothing twice.
+ */
+function makeSources(state) {
+  const { pairs, hidden, moments } = state;
+  const known = new Map();
+  const remembered = (key, compute) => {
+    if (!known.has(key)) known.set(key, compute());
+    return known.get(key);
+  };
+  const products = (moment, normalize) =>
+    remembered(`products ${moment} ${normalize}`, () => state.products(moment, normalize));
+  const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  // Cosines have limits of their own. Those of dot products are common to all moments, so that a colour keeps its meaning.
+  const limit = (normalize) =>
+    remembered(`limit ${normalize}`, () =>
+      normalize ? 1 : Number(Math.max(...moments.map((_, moment) => largest(products(moment, false))), 1e-6).toPrecision(2)),
+    );
+  return (moment, normalize, mask) =>
+    remembered(`source ${moment} ${normalize} ${mask}`, () => {
+      const similarities = products(moment, normalize);
+      const weighed = mask ? similarities.map((value, k) => (hidden[k] ? -Infinity : value)) : similarities;
+      const blur = 1e-6 * Math.max(1, largest(similarities));
+      const accuracyOf = (direction) => accuracy(weighed, pairs, direction, blur);
+      const ends = [Math.min, Math.max].map((pick) => similarities.reduce((a, b) => pick(a, b)));
+      return {
+        normalize,
+        similarities,
+        weighed,
+        ends,
+        limit: limit(normalize),
+        hidden: mask ? hidden : null,
+        accuracies: { "image to text": accuracyOf("image to text"), "text to image": accuracyOf("text to image") },
+      };
+    });
 }
 
 /** Shows image `index` of the sheet of thumbnails (a square of tiles, filled row by row) in an element. */
@@ -143,13 +207,17 @@ function showTile(node, pairs, index) {
   node.style.backgroundPosition = `${place(index % tiles)}% ${place(Math.floor(index / tiles))}%`;
 }
 
-/** A matrix with its axes and colour bar. `paint` draws values, `mark` frames a cell. */
-function matrixPanel(parent, state, look, onPoint) {
+/**
+ * A matrix with its axes and colour bar. `paint` draws values, `mark` frames a cell, `lock` a line. The hands get told
+ * of a cell that is pointed at, of one that is clicked, and of the keys pressed while the matrix has the focus.
+ */
+function matrixPanel(parent, state, look, hands) {
   const { pairs } = state;
   const colours = colourTable(look.stops);
   const panel = add(parent, "figure", "panel");
-  const title = add(panel, "figcaption", "title", look.title);
-  const note = add(title, "small");
+  const caption = add(panel, "figcaption", "title");
+  const title = add(caption, "span");
+  const note = add(caption, "small");
   const rows = add(panel, "div", "rows", "", { "aria-hidden": "true" });
   const columns = add(panel, "div", "columns", "", { "aria-hidden": "true" });
   const labelled = pairs <= MOST_LABELS;
@@ -161,48 +229,61 @@ function matrixPanel(parent, state, look, onPoint) {
     else image.textContent = i;
     add(columns, "span", "", state.labels[i], { title: state.captions[i] });
   }
-  const face = add(panel, "div", "face");
+  const keys = "arrow keys go from cell to cell, Enter locks a line, Escape lets go";
+  const words = { "aria-label": `Cells of the ${look.name} matrix: ${keys}`, "aria-roledescription": "matrix" };
+  const face = add(panel, "div", "face", "", { tabindex: "0", role: "application", ...words, ...KEEP_KEYS });
   const canvas = add(face, "canvas", "", "", { role: "img", "data-matrix": look.name });
   const frame = add(face, "div", "mark", "", { hidden: "" });
+  const line = add(face, "div", "line", "", { hidden: "" });
   const bar = add(panel, "div", "bar", "", { "aria-hidden": "true" });
   add(bar, "div", "gradient").style.background = colours.gradient;
-  for (const end of look.limits) add(bar, "span", "", String(end).replace("-", "\u2212"));
+  const ends = look.limits.map(() => add(bar, "span"));
 
   const small = new OffscreenCanvas(pairs, pairs); // one pixel a cell, then enlarged
   const image = new ImageData(pairs, pairs);
   const pixels = new Uint32Array(image.data.buffer);
   const context = canvas.getContext("2d");
-  const [low, high] = [look.limits[0], look.limits.at(-1)];
+  let [low, high] = [look.limits[0], look.limits.at(-1)];
   const shade = (value) => Math.max(0, Math.min(SHADES - 1, Math.round(((value - low) / (high - low)) * (SHADES - 1))));
 
-  function writeNumbers(values, cell) {
+  function writeNumbers(values, cell, hidden) {
     const narrow = cell < 40 * devicePixelRatio;
     const digits = (value) => {
       if (Math.abs(value) < 0.005) return "0";
-      const text = value.toFixed(narrow && Math.abs(value) >= 0.995 ? 1 : 2).replace("-", "\u2212");
+      if (Math.abs(value) >= 9.95) return signed(value.toFixed(0));
+      const text = signed(value.toFixed(narrow && Math.abs(value) >= 0.995 ? 1 : 2));
       return narrow ? text.replace("0.", ".") : text;
     };
-    context.font = `${Math.min(cell * 0.4, 13 * devicePixelRatio)}px system-ui, sans-serif`;
+    context.font = `${Math.min(cell * 0.37, 13 * devicePixelRatio)}px system-ui, sans-serif`;
     context.textAlign = "center";
     context.textBaseline = "middle";
     for (let k = 0; k < values.length; k++) {
+      if (hidden?.[k]) continue;
       context.fillStyle = colours.inks[shade(values[k])];
       context.fillText(digits(values[k]), ((k % pairs) + 0.5) * cell, (Math.floor(k / pairs) + 0.5) * cell);
     }
   }
 
-  function pointed(event) {
+  function cellUnder(event) {
     const box = canvas.getBoundingClientRect();
     const cell = (offset, length) => Math.max(0, Math.min(pairs - 1, Math.floor((offset / length) * pairs)));
-    onPoint(cell(event.clientY - box.top, box.height), cell(event.clientX - box.left, box.width));
+    return [cell(event.clientY - box.top, box.height), cell(event.clientX - box.left, box.width)];
   }
-  canvas.addEventListener("pointermove", pointed);
-  canvas.addEventListener("pointerdown", pointed);
+  canvas.addEventListener("pointermove", (event) => hands.point(...cellUnder(event)));
+  canvas.addEventListener("pointerdown", (event) => hands.point(...cellUnder(event)));
+  canvas.addEventListener("click", hands.lock);
+  face.addEventListener("keydown", hands.press);
+  face.addEventListener("focus", hands.enter);
 
   return {
-    describe(words, textAlternative) {
+    describe(name, words, textAlternative) {
+      title.textContent = name;
       note.textContent = words;
       canvas.setAttribute("aria-label", textAlternative);
+    },
+    setLimits(limits) {
+      [low, high] = [limits[0], limits.at(-1)];
+      limits.forEach((end, i) => (ends[i].textContent = signed(String(end))));
     },
     /** Fits the canvas to the screen's own pixels; true when it changed and must be painted anew. */
     resize() {
@@ -211,10 +292,10 @@ function matrixPanel(parent, state, look, onPoint) {
       canvas.width = canvas.height = size;
       return true;
     },
-    paint(values) {
+    paint(values, hidden) {
       const size = canvas.width;
       if (size === 0) return;
-      for (let k = 0; k < values.length; k++) pixels[k] = colours.pixels[shade(values[k])];
+      for (let k = 0; k < values.length; k++) pixels[k] = hidden?.[k] ? HIDDEN : colours.pixels[shade(values[k])];
       small.getContext("2d").putImageData(image, 0, 0);
       context.imageSmoothingEnabled = false;
       context.drawImage(small, 0, 0, size, size);
@@ -225,7 +306,7 @@ function matrixPanel(parent, state, look, onPoint) {
         context.fillRect(Math.round(line * cell), 0, 1, size);
         context.fillRect(0, Math.round(line * cell), size, 1);
       }
-      if (pairs <= 16 && cell >= 20 * devicePixelRatio) writeNumbers(values, cell);
+      if (pairs <= 16 && cell >= 20 * devicePixelRatio) writeNumbers(values, cell, hidden);
     },
     mark(row, column) {
       frame.hidden = false;
@@ -234,165 +315,369 @@ function matrixPanel(parent, state, look, onPoint) {
         for (const label of axis.children) label.classList.toggle("pointed", label === axis.children[at]);
       }
     },
+    lock(index, direction) {
+      line.hidden = index === null;
+      const start = `${(100 * index) / pairs}%`;
+      const thick = `${100 / pairs}%`;
+      const row = { top: start, left: "0", width: "100%", height: thick };
+      const column = { top: "0", left: start, width: thick, height: "100%" };
+      Object.assign(line.style, direction === "text to image" ? column : row);
+    },
   };
 }
 
-/** A number with its name, a bar from 0 to `most`, and a tick where chance lies. */
-function numberCard(parent, quantity, name, note, most, chance) {
+/** A number with its name, a bar from 0 to `most`, a tick where chance lies, and a note under them. */
+function numberCard(parent, quantity, name) {
   const card = add(parent, "div", "card");
   add(card, "div", "name", name);
   const value = add(card, "div", "value", "", { "data-quantity": quantity });
   const track = add(card, "div", "track", "", { "aria-hidden": "true" });
   const fill = add(track, "div", "fill");
-  add(track, "div", "chance").style.left = `${(100 * chance) / most}%`;
-  add(card, "div", "note", note);
-  return (number, text) => {
-    value.dataset.value = String(number);
-    value.textContent = text;
-    fill.style.width = `${Math.min(100, (100 * number) / most)}%`;
+  const tick = add(track, "div", "chance");
+  const note = add(card, "div", "note");
+  return {
+    note,
+    scale(most, chance, words) {
+      this.most = most;
+      tick.style.left = `${(100 * chance) / most}%`;
+      (note.firstElementChild ?? note).textContent = words;
+    },
+    show(number, text) {
+      value.dataset.value = String(number);
+      value.textContent = text;
+      fill.style.width = `${Math.min(100, (100 * number) / this.most)}%`;
+    },
   };
 }
 
-// The slider's own positions run from 0 to 100, evenly in the logarithm of the temperature, so that one press of an
-// arrow key is a hundredth and a Page key a tenth of the way. Three digits are as fine as a hand can set.
-const [COLDEST, HOTTEST] = [0.01, 2];
-const positionOf = (temperature) => (100 * Math.log(temperature / COLDEST)) / Math.log(HOTTEST / COLDEST);
-const temperatureAt = (position) => Number((COLDEST * (HOTTEST / COLDEST) ** (position / 100)).toPrecision(3));
-const written = (temperature) => String(Number(temperature.toPrecision(4)));
+// What the features of a moment look like, whatever the temperature: computed by the kernel, in words here.
+const GEOMETRY = {
+  alignment: ["Alignment", "mean squared distance of matched features: 0 when they coincide"],
+  uniformity: ["Uniformity", "of each side, the mean of both: the lower, the more evenly features fill the sphere; 0 when all are one"],
+  modality_gap: ["Modality gap", "distance from the mean of the images to the mean of the texts"],
+  distribution_gap: ["Distribution gap", "energy distance of all images to all texts: 0 when they are spread alike"],
+  effective_rank: ["Effective rank", "how many dimensions the features use"],
+};
 
-/** The slider and the choice of direction. Both only write to the model; drawing follows from there. */
-function controls(parent, model) {
-  const bar = add(parent, "div", "controls");
-  const label = add(bar, "label", "temperature");
-  add(label, "span", "", "Temperature");
-  const track = add(label, "span", "slider");
-  // JupyterLab takes the arrow keys from native inputs for itself unless they ask to keep them.
-  const keepKeys = { "data-lm-suppress-shortcuts": "true" };
-  const range = { type: "range", min: 0, max: 100, step: "any", "aria-label": "Temperature" };
-  const slider = add(track, "input", "", "", { ...range, ...keepKeys });
-  const ends = add(track, "span", "ends", "", { "aria-hidden": "true" });
-  add(ends, "span", "", `${COLDEST}, sharp`);
-  add(ends, "span", "", `flat, ${HOTTEST}`);
-  const value = add(bar, "span", "value", "", { "data-quantity": "temperature" });
-  slider.addEventListener("input", () => {
-    model.set("temperature", temperatureAt(slider.value));
-    model.save_changes();
+function geometryLine(parent) {
+  const list = add(parent, "dl", "geometry", "", { "aria-label": "The features, L2-normalised, at any temperature" });
+  const values = Object.entries(GEOMETRY).map(([quantity, [name, meaning]]) => {
+    const item = add(list, "div", "", "", { title: meaning });
+    add(item, "dt", "", name);
+    return [quantity, add(item, "dd", "", "", { "data-quantity": quantity })];
   });
+  return (numbers) => {
+    for (const [quantity, value] of values) {
+      value.dataset.value = String(numbers[quantity]);
+      value.textContent = signed(numbers[quantity].toFixed(2));
+    }
+  };
+}
 
-  const directions = add(bar, "fieldset", "directions", "", keepKeys);
+/** Sliders, directions and check boxes. They only write to the model; drawing follows from there. */
+function controls(parent, model, state) {
+  const bar = add(parent, "div", "controls");
+  const write = (name, value) => {
+    model.set(name, value);
+    model.save_changes();
+  };
+
+  const heat = temperatureSlider(bar, (temperature) => write("temperature", temperature));
+  const value = add(heat.says, "span", "value", "", { "data-quantity": "temperature" });
+  const other = add(heat.says, "small");
+
+  const last = state.moments.length - 1;
+  const time = last > 0 ? sliderLine(bar, "Training", { min: 0, max: last, step: 1 }) : null;
+  if (time) {
+    [time.left.textContent, time.right.textContent] = [state.moments[0], state.moments[last]];
+    time.slider.addEventListener("input", () => write("moment", Number(time.slider.value)));
+  }
+
+  const choices = add(bar, "div", "choices");
+  const directions = add(choices, "fieldset", "", "", KEEP_KEYS);
   add(directions, "legend", "", "Direction");
   const group = `direction-${Math.random().toString(36).slice(2)}`; // radio buttons of two explorers must not mix
-  const buttons = ["both", "image to text", "text to image"].map((direction) => {
-    const choice = add(directions, "label");
-    const button = add(choice, "input", "", "", { type: "radio", name: group, value: direction });
-    add(choice, "span", "", direction);
-    button.addEventListener("change", () => {
-      model.set("direction", direction);
-      model.save_changes();
-    });
+  const choose = (parent, words, attributes, act) => {
+    const choice = add(parent, "label");
+    const button = add(choice, "input", "", "", { ...attributes, ...KEEP_KEYS });
+    add(choice, "span", "", words);
+    button.addEventListener("change", () => act(button.checked));
     return button;
-  });
+  };
+  const buttons = ["both", "image to text", "text to image"].map((direction) =>
+    choose(directions, direction, { type: "radio", name: group, value: direction }, () => write("direction", direction)),
+  );
+  const check = (words, act) => choose(choices, words, { type: "checkbox" }, act);
+  const normalize = check("L2-normalise", (on) => write("normalize", on));
+  const mask = state.copied ? check("Mask the same image", (on) => write("mask", on)) : null;
+  const scale = check("As logit scale", (on) => write("scale", on ? "logit scale" : "temperature"));
 
-  return (temperature, direction) => {
-    // A value set from Python stays as it is: the slider moves to it, and never rounds it to a position of its own.
-    if (temperatureAt(slider.value) !== temperature) slider.value = positionOf(temperature);
-    slider.setAttribute("aria-valuetext", written(temperature));
-    slider.style.setProperty("--position", `${slider.value}%`);
+  return () => {
+    const [temperature, moment] = [model.get("temperature"), model.get("moment")];
+    const asScale = model.get("scale") === "logit scale";
+    const now = written(asScale ? 1 / temperature : temperature);
+    heat.show(temperature, now);
+    heat.label.textContent = asScale ? "Logit scale" : "Temperature";
+    heat.left.textContent = `${asScale ? 1 / COLDEST : COLDEST}, sharp`;
+    heat.right.textContent = `flat, ${asScale ? 1 / HOTTEST : HOTTEST}`;
+    heat.slider.setAttribute("aria-label", asScale ? "Temperature, as logit scale" : "Temperature");
     value.dataset.value = String(temperature);
-    value.textContent = written(temperature);
-    for (const button of buttons) button.checked = button.value === direction;
+    value.textContent = now;
+    other.textContent = asScale ? `= exp(${written(-Math.log(temperature))})` : `= 1 / ${written(1 / temperature)}`;
+    if (time) {
+      time.slider.value = moment;
+      time.slider.style.setProperty("--position", `${(100 * moment) / last}%`);
+      time.slider.setAttribute("aria-valuetext", state.moments[moment]);
+      time.says.textContent = state.moments[moment];
+    }
+    for (const button of buttons) button.checked = button.value === model.get("direction");
+    normalize.checked = model.get("normalize");
+    scale.checked = asScale;
+    if (mask) mask.checked = model.get("mask");
   };
 }
 
 /** One line on the cell last pointed at. It stays while the slider moves, so that one probability can be followed. */
 function cellDetail(parent, state) {
   const box = add(parent, "div", "detail");
-  const hint = add(box, "p", "hint", "Point at a cell to see its image, its caption and its numbers.");
+  const hint = add(box, "p", "hint", "Point at a cell to see its image, its caption and its numbers; click to lock its line.");
   const tile = add(box, "span");
   const words = add(box, "div", "words", "", { hidden: "" });
   const title = add(words, "div", "pair");
   const caption = add(words, "div", "caption");
   const figures = add(words, "div", "figures");
-  return (row, column, similarity, shares) => {
+  return (row, column, parts) => {
     hint.hidden = true;
     words.hidden = false;
     if (state.sheetUrl) showTile(tile, state.pairs, row);
     title.textContent = `Image ${row} with text ${column}${row === column ? ", a matched pair" : ""}`;
     caption.textContent = state.captions[column];
-    const probabilities = shares.map(([direction, share]) => `probability ${direction} ${share.toPrecision(3)}`);
-    figures.textContent = [`similarity ${similarity.toFixed(3)}`, ...probabilities].join(" \u00b7 ");
+    figures.textContent = parts.join(" \u00b7 ");
+    return `${title.textContent}. ${caption.textContent}. ${parts.join(", ")}.`;
   };
 }
 
+const MOST_BARS = 8;
+
+/** Who pushes the locked image or text away: the nearest negatives, each with its share of the repulsion. */
+function pushesChart(parent, state, letGo) {
+  const box = add(parent, "section", "pushes", "", { hidden: "", "aria-label": "Who pushes" });
+  const title = add(box, "div", "title");
+  const name = add(title, "span");
+  const note = add(title, "small");
+  add(title, "button", "", "let go", { type: "button" }).addEventListener("click", letGo);
+  const list = add(box, "div", "bars");
+  let bars = [];
+  let shown = "";
+
+  function addBar(words, image) {
+    const bar = add(list, "div", "push");
+    if (image !== null && state.sheetUrl) showTile(add(bar, "span"), state.pairs, image);
+    add(bar, "span", "who", words, { title: words });
+    const fill = add(add(bar, "div", "track", "", { "aria-hidden": "true" }), "div", "fill");
+    const figure = add(bar, "span", "figure");
+    return (share) => {
+      bar.dataset.share = String(share);
+      fill.style.width = `${100 * share}%`;
+      figure.textContent = percent(share);
+      return bar;
+    };
+  }
+
+  return {
+    hide() {
+      box.hidden = true;
+    },
+    show(line, direction, temperature, { negatives, values }, matched, source) {
+      const ofImages = direction === "text to image";
+      const key = `${line} ${direction} ${source}`;
+      if (key !== shown) {
+        shown = key;
+        list.replaceChildren();
+        list.classList.toggle("tiled", ofImages && Boolean(state.sheetUrl));
+        bars = negatives
+          .slice(0, MOST_BARS)
+          .map((k) => addBar(ofImages ? `image ${k}` : state.captions[k], ofImages ? k : null));
+        if (negatives.length > MOST_BARS) bars.push(addBar(`the ${negatives.length - MOST_BARS} others`, null));
+        name.textContent = `Who pushes ${ofImages ? "text" : "image"} ${line} away`;
+      }
+      box.hidden = false;
+      if (!negatives.length) {
+        note.textContent = "no negative is left in this line";
+        return;
+      }
+      const shares = sharesOf(values, temperature);
+      const spread = Math.exp(shares.reduce((sum, share) => sum - (share > 0 ? share * Math.log(share) : 0), 0));
+      note.textContent =
+        `shares of the repulsion, (1 ${MINUS} ${matched.toFixed(3)}) / ${written(temperature)} = ` +
+        `${((1 - matched) / temperature).toFixed(2)}; spread over ${spread.toPrecision(3)} of ${negatives.length}`;
+      bars.forEach((show, at) => {
+        if (at < MOST_BARS) show(shares[at]).dataset.negative = String(negatives[at]);
+        else show(shares.slice(MOST_BARS).reduce((sum, share) => sum + share, 0));
+      });
+    },
+  };
+}
+
+const WATCHED = ["temperature", "direction", "normalize", "mask", "scale", "selected", "moment"];
+const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+
 function render({ model, el }) {
   const state = unpack(model);
-  const { pairs, similarities } = state;
+  const { pairs } = state;
   const cells = pairs * pairs;
+  const sourceOf = makeSources(state);
   const probabilities = { "image to text": new Float64Array(cells), "text to image": new Float64Array(cells) };
-  // Temperature never changes what is ranked first, so accuracy, like the similarities, is computed once.
-  const accuracies = Object.keys(probabilities).map((direction) => accuracy(similarities, pairs, direction));
 
   const root = add(el, "div", "temperature-explorer");
   root.classList.toggle("few", pairs <= 6);
   root.classList.toggle("many", pairs > MOST_LABELS);
   root.style.setProperty("--pairs", pairs);
   root.style.setProperty("--sheet", state.sheetUrl ? `url("${state.sheetUrl}")` : "none");
-  const showControls = controls(root, model);
+  const showControls = controls(root, model, state);
   const cards = add(root, "div", "cards");
-  const chance = Math.log(pairs);
-  const chanceNotes = [`chance: ln ${pairs} = ${chance.toFixed(2)}`, `chance: 1/${pairs} = ${percent(1 / pairs)}`];
-  const showLoss = numberCard(cards, "loss", "Loss", chanceNotes[0], 1.5 * chance || 1, chance);
-  const showAccuracy = numberCard(cards, "accuracy", "Accuracy", chanceNotes[1], 1, 1 / pairs);
-  const all = `out of ${pairs}`;
-  const showEffective = numberCard(cards, "effective_negatives", "Effective negatives", all, pairs, pairs);
+  const lossCard = numberCard(cards, "loss", "Loss");
+  const accuracyCard = numberCard(cards, "accuracy", "Accuracy");
+  const effectiveCard = numberCard(cards, "effective_negatives", "Effective negatives");
+  add(effectiveCard.note, "span");
+  const entropyShown = add(effectiveCard.note, "span", "", "", { "data-quantity": "entropy" });
+  effectiveCard.note.append(" nats");
+  const showGeometry = geometryLine(root);
 
-  let selected = null;
-  const point = (row, column) => {
-    selected = [row, column];
-    schedule();
+  let pointed = null;
+  let speak = false; // a screen reader is told of a cell when keys went there, and not while a slider moves
+  const setSelected = (line) => {
+    model.set("selected", line);
+    model.save_changes();
+  };
+  const hands = {
+    point(row, column) {
+      pointed = [row, column];
+      schedule();
+    },
+    // A click has whole-number coordinates and may name a neighbour, so the cell is the one that was pointed at.
+    lock() {
+      const [row, column] = pointed;
+      const line = model.get("direction") === "text to image" ? column : row;
+      setSelected(model.get("selected") === line ? null : line);
+    },
+    enter() {
+      if (!pointed) hands.point(0, 0);
+    },
+    press(event) {
+      if (event.key in STEPS) {
+        const [down, right] = STEPS[event.key];
+        const within = (place) => Math.max(0, Math.min(pairs - 1, place));
+        speak = true;
+        hands.point(within(pointed[0] + down), within(pointed[1] + right));
+      } else if (event.key === "Enter" || event.key === " ") hands.lock();
+      else if (event.key === "Escape") setSelected(null);
+      else return;
+      event.preventDefault();
+    },
   };
   const panels = add(root, "div", "panels");
-  const similarityPanel = matrixPanel(panels, state, SIMILARITY, point);
-  const softmaxPanel = matrixPanel(panels, state, SOFTMAX, point);
+  const similarityPanel = matrixPanel(panels, state, SIMILARITY, hands);
+  const softmaxPanel = matrixPanel(panels, state, SOFTMAX, hands);
+  softmaxPanel.setLimits(SOFTMAX.limits);
   const showDetail = cellDetail(root, state);
-  similarityPanel.describe("cosine; matched pairs lie on the diagonal", describeSimilarities(similarities, pairs));
+  const spoken = add(root, "div", "spoken", "", { "aria-live": "polite" });
+  const pushes = pushesChart(root, state, () => setSelected(null));
 
-  function drawSelected(directions) {
-    const [row, column] = selected;
+  /** What the similarities alone decide: colours and limits on the left, chance, floor, the geometry of the features. */
+  function drawSource(source, moment, normalize, mask) {
+    const [low, high] = source.ends.map((end) => signed(end.toFixed(2)));
+    const name = normalize ? "Similarity" : "Dot product";
+    const words = normalize ? "cosine; matched pairs lie on the diagonal" : "of the features as they are: length counts";
+    const what = normalize ? "Cosines" : "Dot products";
+    similarityPanel.describe(
+      name,
+      words,
+      `${what} of ${pairs} images, the rows, with ${pairs} texts, the columns: from ${low} to ${high}`,
+    );
+    similarityPanel.setLimits([-source.limit, 0, source.limit]);
+    if (mask) {
+      const [chance, guess, count] = [Math.log, (n) => 1 / n, (n) => n].map((of) => state.mean(state.candidates.map(of)));
+      lossCard.scale(1.5 * chance || 1, chance, `chance without the copies: ${chance.toFixed(2)}`);
+      accuracyCard.scale(1, guess, `chance without the copies: ${percent(guess)}`);
+      effectiveCard.scale(count, count, `out of ${written(count)} without the copies; mean entropy `);
+    } else {
+      const chance = Math.log(pairs);
+      const floorWords = state.copied ? `; floor with copies: ${state.floor.toFixed(2)}` : "";
+      lossCard.scale(1.5 * chance || 1, chance, `chance: ln ${pairs} = ${chance.toFixed(2)}${floorWords}`);
+      accuracyCard.scale(1, 1 / pairs, `chance: 1/${pairs} = ${percent(1 / pairs)}`);
+      effectiveCard.scale(pairs, pairs, `out of ${pairs}; mean entropy `);
+    }
+    showGeometry(state.geometry[moment]);
+  }
+
+  function drawPointed(source, directions, temperature) {
+    const [row, column] = pointed;
     const cell = row * pairs + column;
     similarityPanel.mark(row, column);
     softmaxPanel.mark(row, column);
-    showDetail(row, column, similarities[cell], directions.map((name) => [name, probabilities[name][cell]]));
+    const parts = [`${source.normalize ? "similarity" : "dot product"} ${signed(source.similarities[cell].toFixed(3))}`];
+    if (source.hidden?.[cell]) parts.push("masked: the same image, so no negative");
+    else {
+      const shares = directions.map((direction) => probabilities[direction][cell]);
+      parts.push(...directions.map((direction, i) => `probability ${direction} ${shares[i].toPrecision(3)}`));
+      const own = Number(row === column);
+      const gradient = shares.reduce((sum, share) => sum + share - own, 0) / shares.length / temperature;
+      parts.push(`${gradient > 0 ? "pushed apart" : "pulled together"} with ${Math.abs(gradient).toPrecision(3)}`);
+    }
+    const words = showDetail(row, column, parts);
+    if (speak) spoken.textContent = words;
+    speak = false;
   }
 
   let frame = 0;
+  let [drawnSource, drawnSoftmax] = ["", ""];
   function draw() {
     frame = 0;
-    const temperature = model.get("temperature");
-    const direction = model.get("direction");
+    const [temperature, direction, normalize, mask, , selected, moment] = WATCHED.map((name) => model.get(name));
     if (!(temperature > 0)) return; // a slider linked in the browser alone may pass zero; the last picture stays
-    const directions = Object.keys(probabilities);
-    const results = directions.map((name) => softmax(similarities, pairs, temperature, name, probabilities[name]));
+    const key = `${moment} ${normalize} ${mask}`;
+    const source = sourceOf(moment, normalize, mask);
+    showControls();
+    const another = drawnSource !== key;
+    if (another) drawSource(source, moment, normalize, mask);
+    drawnSource = key;
+    if (similarityPanel.resize() || another) similarityPanel.paint(source.similarities, source.hidden);
+
     // Loss and accuracy are the mean of both directions. The picture and the effective negatives are of the rows then:
     // no picture can sum to one along both sides.
-    const chosen = direction === "both" ? [0, 1] : [directions.indexOf(direction)];
-    const mean = (values) => chosen.reduce((sum, which) => sum + values[which], 0) / chosen.length;
-    const loss = mean(results.map((result) => result.loss));
-    const { effectiveNegatives } = results[chosen[0]];
-    showControls(temperature, direction);
-    showLoss(loss, loss.toPrecision(4));
-    showAccuracy(mean(accuracies), percent(mean(accuracies)));
-    showEffective(effectiveNegatives, effectiveNegatives.toPrecision(3));
-    const line = direction === "text to image" ? "column" : "row";
-    softmaxPanel.describe(
-      `at this temperature; each ${line} sums to 1`,
-      `Softmax over each ${line} at temperature ${written(temperature)}: ` +
-        `${effectiveNegatives.toPrecision(3)} of ${pairs} count in the mean`,
-    );
-    if (similarityPanel.resize()) similarityPanel.paint(similarities);
-    softmaxPanel.resize();
-    softmaxPanel.paint(probabilities[directions[chosen[0]]]);
-    if (selected) drawSelected(chosen.map((which) => directions[which]));
+    const directions = direction === "both" ? Object.keys(probabilities) : [direction];
+    const softmaxKey = `${key} ${temperature} ${direction}`;
+    const moved = drawnSoftmax !== softmaxKey;
+    drawnSoftmax = softmaxKey;
+    if (moved) {
+      const results = directions.map((name) => softmax(source.weighed, pairs, temperature, name, probabilities[name]));
+      const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+      const loss = mean(results.map((result) => result.loss));
+      const right = mean(directions.map((name) => source.accuracies[name]));
+      const { entropy, effectiveNegatives } = results[0];
+      lossCard.show(loss, loss < 0.001 ? "< 0.001" : loss.toPrecision(4));
+      accuracyCard.show(right, percent(right));
+      effectiveCard.show(effectiveNegatives, effectiveNegatives.toPrecision(3));
+      entropyShown.dataset.value = String(entropy);
+      entropyShown.textContent = entropy.toFixed(2);
+      const line = directions[0] === "text to image" ? "column" : "row";
+      softmaxPanel.describe(
+        "Softmax",
+        `at this temperature; each ${line} sums to 1`,
+        `Softmax over each ${line} at temperature ${written(temperature)}: ` +
+          `${effectiveNegatives.toPrecision(3)} of ${pairs} count in the mean`,
+      );
+    }
+    if (softmaxPanel.resize() || moved) softmaxPanel.paint(probabilities[directions[0]], source.hidden);
+    if (pointed) drawPointed(source, directions, temperature);
+    for (const panel of [similarityPanel, softmaxPanel]) panel.lock(selected, directions[0]);
+    if (selected === null) pushes.hide();
+    else {
+      const negatives = negativesOf(source.weighed, pairs, directions[0], selected);
+      const matched = probabilities[directions[0]][selected * pairs + selected];
+      pushes.show(selected, directions[0], temperature, negatives, matched, key);
+    }
   }
   // However many events arrive between two frames of the display, one picture is drawn.
   const schedule = () => {
@@ -401,15 +686,14 @@ function render({ model, el }) {
 
   const observer = new ResizeObserver(schedule);
   observer.observe(root);
-  model.on("change:temperature", schedule);
-  model.on("change:direction", schedule);
+  for (const name of WATCHED) model.on(`change:${name}`, schedule);
   schedule();
   return () => {
-    model.off("change:temperature", schedule);
-    model.off("change:direction", schedule);
+    for (const name of WATCHED) model.off(`change:${name}`, schedule);
     observer.disconnect();
     cancelAnimationFrame(frame);
     URL.revokeObjectURL(state.sheetUrl);
+    root.remove(); // JupyterLab keeps the element around it for ever
   };
 }
 

@@ -13,12 +13,14 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
+import traitlets
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from torch import Tensor
 
 from helpers.data import IMAGENET_MEAN, IMAGENET_STD
+from helpers.widgets import one_a_cell
 
 # The explorer's own colours: blue means alike in the one, and likely in the other.
 SIMILARITY_COLOURS = {"cmap": "RdBu", "vmin": -1.0, "vmax": 1.0}
@@ -98,7 +100,7 @@ def similarity_and_softmax(
     similarity = F.normalize(image_features, dim=1) @ F.normalize(text_features, dim=1).T  # [image, text]
     side = min(7.0, 3.0 + 0.25 * len(similarity))
     figure, (left, right) = plt.subplots(1, 2, figsize=(2 * side, side), facecolor="white", layout="constrained")
-    draw_matrix(left, similarity, images, captions, "cosine similarity", probabilities=False)
+    draw_matrix(left, similarity, images, captions, "cosine similarity")
     softmax = (similarity / temperature).softmax(1)
     draw_matrix(right, softmax, images, captions, f"softmax of each row at temperature {temperature:g}", True)
     return figure
@@ -110,12 +112,17 @@ def draw_matrix(
     images: Sequence[Tensor] | None,
     captions: Sequence[str] | None,
     title: str,
-    probabilities: bool,
+    probabilities: bool = False,
+    limit: float = 1.0,
 ) -> None:
-    """A matrix into an axis; numbers stand in the cells where it is small enough to read them."""
-    matrix = matrix.detach()
+    """A matrix into an axis; numbers stand in the cells where it is small enough to read them.
+
+    Similarities are drawn from ``-limit`` to ``limit``, probabilities from 0 to 1.
+    """
+    matrix = matrix.detach().numpy()
     size = len(matrix)
-    shown = axis.imshow(matrix, **(PROBABILITY_COLOURS if probabilities else SIMILARITY_COLOURS))
+    colours = PROBABILITY_COLOURS if probabilities else {**SIMILARITY_COLOURS, "vmin": -limit, "vmax": limit}
+    shown = axis.imshow(matrix, **colours)
     axis.figure.colorbar(shown, ax=axis, shrink=0.7)
     axis.set_title(title)
     axis.set_xlabel("texts")
@@ -130,13 +137,13 @@ def draw_matrix(
     if images is not None:
         for row, image in enumerate(images):
             box = axis.inset_axes((-1.05 / size, 1 - (row + 0.95) / size, 0.9 / size, 0.9 / size))
-            box.imshow(to_pixels(image))
+            box.imshow(to_pixels(image).numpy())
             box.set(xticks=[], yticks=[])
     if size <= 10:
         for row in range(size):
             for column in range(size):
                 value = float(matrix[row, column])
-                dark = value > 0.55 if probabilities else abs(value) > 0.6
+                dark = value > 0.55 if probabilities else abs(value) > 0.6 * limit
                 colour = "white" if dark else "black"
                 axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
 
@@ -178,19 +185,41 @@ def live_figure(figure: Figure, update: Callable[..., None], **controls: ipywidg
         figure: made with ``matplotlib.figure.Figure(...)``, not with pyplot, so that it belongs to this widget alone.
         update: called with the value of each control by name; changes the figure's artists.
         controls: each with a ``description``.
+
+    Returns:
+        A box whose attribute ``figure`` is the figure. Once the box is closed, the controls no longer draw.
     """
-    picture = ipywidgets.Image(format="png", layout={"align_self": "flex-start"})  # its own size, not the page's
+    width, height = (int(80 * inches) for inches in figure.get_size_inches())
+    # Its own size, not the page's, and told beforehand, so that nothing moves while one picture follows another.
+    picture = ipywidgets.Image(format="png", width=width, height=height, layout={"align_self": "flex-start"})
+    # The tooltip is read out in place of the picture. The page looks for a description first, which an Image lacks.
+    picture.add_traits(description=traitlets.Unicode("").tag(sync=True))
 
     def redraw(_: object = None) -> None:
         update(**{name: control.value for name, control in controls.items()})
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=80, facecolor="white")
-        picture.value = buffer.getvalue()
+        titles = [figure.get_suptitle(), *(axis.get_title() for axis in figure.axes)]
+        states = [f"{control.description} {getattr(control, 'label', control.value)}" for control in controls.values()]
+        with picture.hold_sync():
+            picture.value = buffer.getvalue()
+            picture.tooltip = "; ".join(filter(None, [*states, *titles]))
 
+    def let_go(change: Mapping[str, object]) -> None:
+        if change["new"] is None:  # the box was closed: a control that serves another picture is left with that one
+            for control in controls.values():
+                control.unobserve(redraw, names="value")
+            box.unobserve(let_go, names="comm")  # it holds the figure, and IPython's Out holds the box
+            del box.figure
+
+    redraw()
     for control in controls.values():
         control.observe(redraw, names="value")
-    redraw()
-    return ipywidgets.VBox([*controls.values(), picture])
+    box = ipywidgets.VBox([*controls.values(), picture])
+    box.figure = figure
+    box.observe(let_go, names="comm")
+    one_a_cell(box)
+    return box
 
 
 @cache

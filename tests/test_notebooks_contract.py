@@ -96,7 +96,7 @@ def test_metadata_is_the_same_whoever_executed_it(path: Path) -> None:
 
 
 @each_notebook
-def test_cells_are_named_in_words(path: Path) -> None:
+def test_widgets_are_named_in_words(path: Path) -> None:
     names = [cell["id"] for cell in read(path)["cells"]]
     assert len(set(names)) == len(names)
     for name in names:
@@ -168,12 +168,12 @@ def test_a_learner_gets_it_without_the_solutions(path: Path) -> None:
 
 
 @each_notebook
-def test_cells_are_short_and_prose_is_neither_scarce_nor_long(path: Path) -> None:
+def test_widgets_are_short_and_prose_is_neither_scarce_nor_long(path: Path) -> None:
     assert max(line_counts(path)) <= 45
     assert 60 <= word_count(path) / len(cells(path, "code")) <= 120
 
 
-def test_cells_are_short_all_over_the_course() -> None:
+def test_widgets_are_short_all_over_the_course() -> None:
     lines = sorted(count for path in NOTEBOOKS for count in line_counts(path))
     assert statistics.median(lines) <= 6
     assert lines[int(0.9 * (len(lines) - 1))] <= 22
