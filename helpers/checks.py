@@ -288,6 +288,56 @@ def check_mask_same_image(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
     passed("mask_same_image")
 
 
+def check_multi_positive_loss(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    """``answer(logits, image_ids, text_image_ids)``: ``[images, texts]`` to the mean loss of both directions, where the
+    target of each image is uniform over its texts, and that of each text uniform over its images."""
+    generator = torch.Generator().manual_seed(0)
+    for case in range(CASES):
+        if case % 2 == 0:  # some images, each with one to three texts, in any order
+            counts = 1 + torch.randperm(3, generator=generator)
+            image_ids = 10 * torch.randperm(9, generator=generator)[:3]
+            text_image_ids = image_ids.repeat_interleave(counts)[torch.randperm(6, generator=generator)]
+        else:  # pairs, some of them of the same image
+            image_ids = text_image_ids = 10 * torch.randint(0, 4, (7,), generator=generator)
+        logits = 3 * torch.randn(len(image_ids), len(text_image_ids), generator=generator)
+        right = (image_ids[:, None] == text_image_ids).float()
+        of_image, of_text = right.sum(1, keepdim=True), right.sum(0, keepdim=True)
+        to_texts, to_images = logits.log_softmax(1), logits.log_softmax(0)
+        image_losses = logits.logsumexp(1) - (logits * right / of_image).sum(1)
+        text_losses = logits.logsumexp(0) - (logits * right / of_text).sum(0)
+        reference = (image_losses.mean() + text_losses.mean()) / 2
+        mistakes = {
+            "this is image to text only; take the mean with text to image": image_losses.mean(),
+            "this is text to image only; take the mean with image to text": text_losses.mean(),
+            "this is the sum of both directions; take their mean": 2 * reference,
+            "the minus sign is missing; the loss is minus the log of a probability": -reference,
+            "this is the sum over images and over texts; take the mean of each": (
+                (image_losses.sum() + text_losses.sum()) / 2
+            ),
+            "the targets sum to the number of right answers; divide by it, so that each question's target sums to 1": (
+                -((right * to_texts).sum(1).mean() + (right * to_images).sum(0).mean()) / 2
+            ),
+            "the targets of text to image are those of image to text transposed, and do not sum to 1; "
+            "divide by the number of images of each text": (
+                (image_losses.mean() - (right / of_image * to_images).sum(0).mean()) / 2
+            ),
+            "this is the log of a sum of probabilities, which any one right answer can satisfy; "
+            "the logs of the probabilities are to be summed, each times its target": (
+                -((right * to_texts.exp()).sum(1).log().mean() + (right * to_images.exp()).sum(0).log().mean()) / 2
+            ),
+            "each softmax goes along the wrong axis; image to text is over the texts, dim=1": (
+                -((right / of_image * to_images).sum(1).mean() + (right / of_text * to_texts).sum(0).mean()) / 2
+            ),
+        }
+        if len(image_ids) == len(text_image_ids):
+            mistakes["only the diagonal counts as right; every text of the same image does"] = (
+                -(to_texts.diagonal().mean() + to_images.diagonal().mean()) / 2
+            )
+        result = attempt(answer, logits.clone(), image_ids.clone(), text_image_ids.clone())
+        agree("multi_positive_loss", result, reference, mistakes)
+    passed("multi_positive_loss")
+
+
 def check_effective_negatives(answer: Callable[[Tensor, Tensor, float], Tensor]) -> None:
     """``answer(image_features, text_features, temperature)``: the mean over images of exp(entropy of their softmax)."""
     generator = torch.Generator().manual_seed(0)
@@ -415,6 +465,75 @@ def check_cosine_schedule(answer: Callable[[float, float, float], float]) -> Non
             ) from error
         raise AssertionError(f"a progress of {progress} lies outside 0 to 1; raise a ValueError that says so")
     passed("cosine_schedule")
+
+
+def check_anchor_loss(answer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> None:
+    """``answer(image_features, text_features, image_temperatures, text_temperatures)``: the mean of both directions,
+    where image i compares all texts at its own temperature, and text j all images at its own."""
+    generator = torch.Generator().manual_seed(0)
+    for case in range(CASES):
+        batch, dim = torch.randint(3, 9, (2,), generator=generator).tolist()
+        image_temperatures, text_temperatures = 0.05 + 0.4 * torch.rand(2, batch, generator=generator)
+        images = 2 * torch.randn(batch, dim, generator=generator)
+        texts = images + 2 * torch.randn(batch, dim, generator=generator)
+        if case == CASES - 1:  # some temperatures so small that an exponential of a logit would overflow
+            image_temperatures, text_temperatures = image_temperatures / 100, text_temperatures / 100
+        dots = images @ texts.T
+        cosines = (images / images.norm(dim=1, keepdim=True)) @ (texts / texts.norm(dim=1, keepdim=True)).T
+        rows, columns = image_temperatures[:, None], text_temperatures[None, :]
+        to_texts, to_images = surprises(cosines / rows, 1), surprises(cosines / columns, 0)  # [batch] each
+        reference = (to_texts.mean() + to_images.mean()) / 2
+        by_candidate = surprises(cosines / columns, 1).mean(), surprises(cosines / rows, 0).mean()
+        by_place = surprises(cosines / image_temperatures, 1).mean(), surprises(cosines.T / text_temperatures, 1).mean()
+        mistakes = {
+            "the temperatures divide the candidates, not the anchors: [N] is taken as a row, [1, N]; "
+            "write image_temperatures[:, None]": (by_place[0] + by_place[1]) / 2,
+            "image to text is divided by the temperatures of its columns; an image's own temperature divides its row, "
+            "image_temperatures[:, None]": (by_place[0] + to_images.mean()) / 2,
+            "text to image is divided by the temperatures of its candidates; a text's own temperature divides all "
+            "that the text is compared with": (to_texts.mean() + by_place[1]) / 2,
+            "the two sets of temperatures are exchanged: images have image_temperatures": (
+                (surprises(cosines / text_temperatures[:, None], 1).mean() + surprises(cosines / rows.T, 0).mean()) / 2
+            ),
+            "each direction is divided by the temperatures of the other side, its candidates": sum(by_candidate) / 2,
+            "both directions are divided by the temperatures of the images; texts have their own": (
+                (to_texts.mean() + by_candidate[1]) / 2
+            ),
+            "both directions are divided by the temperatures of the texts; images have their own": (
+                (by_candidate[0] + to_images.mean()) / 2
+            ),
+            "each entry is divided by both temperatures; a direction has that of its anchor alone": (
+                (surprises(cosines / (rows * columns), 1).mean() + surprises(cosines / (rows * columns), 0).mean()) / 2
+            ),
+            "this is image to text only; take the mean with text to image": to_texts.mean(),
+            "this is text to image only; take the mean with image to text": to_images.mean(),
+            "this is the sum of both directions; take their mean": 2 * reference,
+            "this is one loss for each pair; take their mean": (to_texts + to_images) / 2,
+            "the features are not normalised; without it their lengths count": (
+                (surprises(dots / rows, 1).mean() + surprises(dots / columns, 0).mean()) / 2
+            ),
+            "this multiplies by the temperatures; divide by them": (
+                (surprises(cosines * rows, 1).mean() + surprises(cosines * columns, 0).mean()) / 2
+            ),
+            "this uses one temperature for all, the mean; each anchor has its own": (
+                (
+                    surprises(cosines / image_temperatures.mean(), 1).mean()
+                    + surprises(cosines / text_temperatures.mean(), 0).mean()
+                )
+                / 2
+            ),
+            "the temperatures are not used; divide each anchor's similarities by its own": (
+                (surprises(cosines, 1).mean() + surprises(cosines, 0).mean()) / 2
+            ),
+        }
+        given = [side.clone() for side in (images, texts, image_temperatures, text_temperatures)]
+        result = attempt(answer, *given)
+        expect(
+            not (isinstance(result, Tensor) and not result.isfinite().all()),
+            "NaN or infinity at a small temperature: an exponential was too large; use cross_entropy or log_softmax",
+        )
+        agree("anchor_loss", result, reference, mistakes)
+    passed("anchor_loss")
 
 
 def owners(images: int, captions: int, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,12 @@ import torch.nn.functional as F
 from answers import assert_named, assert_right
 from torch import Tensor
 
-from helpers.checks import check_l2_normalize, check_mask_same_image, check_text_to_image_loss
+from helpers.checks import (
+    check_l2_normalize,
+    check_mask_same_image,
+    check_multi_positive_loss,
+    check_text_to_image_loss,
+)
 
 HIDE = float("-inf")
 
@@ -47,6 +52,60 @@ def mask_by_loops(logits: Tensor, image_ids: Tensor) -> Tensor:
     return masked
 
 
+def right_answers(image_ids: Tensor, text_image_ids: Tensor) -> Tensor:
+    return (image_ids[:, None] == text_image_ids).float()  # [image, text]
+
+
+def uniform(right: Tensor, dim: int) -> Tensor:
+    return right / right.sum(dim, keepdim=True)
+
+
+def one_direction(logits: Tensor, right: Tensor, dim: int) -> Tensor:
+    return -(uniform(right, dim) * logits.log_softmax(dim)).sum(dim).mean()
+
+
+def multi_positive(logits: Tensor, image_ids: Tensor, text_image_ids: Tensor) -> Tensor:
+    right = right_answers(image_ids, text_image_ids)
+    return (one_direction(logits, right, 1) + one_direction(logits, right, 0)) / 2
+
+
+def multi_positive_by_library(logits: Tensor, image_ids: Tensor, text_image_ids: Tensor) -> Tensor:
+    right = right_answers(image_ids, text_image_ids)
+    to_texts = F.cross_entropy(logits, uniform(right, 1))
+    return (to_texts + F.cross_entropy(logits.T, uniform(right.T, 1))) / 2
+
+
+def targets_transposed(logits: Tensor, image_ids: Tensor, text_image_ids: Tensor) -> Tensor:
+    targets = uniform(right_answers(image_ids, text_image_ids), 1)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets.T)) / 2
+
+
+def summed_inside(logits: Tensor, image_ids: Tensor, text_image_ids: Tensor) -> Tensor:
+    right = right_answers(image_ids, text_image_ids)
+    return -sum((right * logits.softmax(dim)).sum(dim).log().mean() for dim in (0, 1)) / 2
+
+
+def targets_too_large(logits: Tensor, image_ids: Tensor, text_image_ids: Tensor) -> Tensor:
+    right = right_answers(image_ids, text_image_ids)
+    return -sum((right * logits.log_softmax(dim)).sum(dim).mean() for dim in (0, 1)) / 2
+
+
+def wrong_axes(logits: Tensor, image_ids: Tensor, text_image_ids: Tensor) -> Tensor:
+    right = right_answers(image_ids, text_image_ids)
+    return -sum((uniform(right, dim) * logits.log_softmax(1 - dim)).sum(dim).mean() for dim in (0, 1)) / 2
+
+
+def summed_over_the_batch(logits: Tensor, image_ids: Tensor, text_image_ids: Tensor) -> Tensor:
+    right = right_answers(image_ids, text_image_ids)
+    return sum(one_direction(logits, right, dim) * logits.shape[1 - dim] for dim in (0, 1)) / 2
+
+
+def diagonal_only(logits: Tensor, image_ids: Tensor, text_image_ids: Tensor) -> Tensor:
+    if logits.shape[0] != logits.shape[1]:  # an answer that was only ever tried on pairs is right where these are not
+        return multi_positive(logits, image_ids, text_image_ids)
+    return (diagonal_loss(logits, 0) + diagonal_loss(logits, 1)) / 2
+
+
 @pytest.mark.parametrize(
     ("check", "answer"),
     [
@@ -56,6 +115,8 @@ def mask_by_loops(logits: Tensor, image_ids: Tensor) -> Tensor:
         (check_text_to_image_loss, lambda x, y, t: F.cross_entropy(cosines(y, x) / t, torch.arange(len(x)))),
         (check_mask_same_image, mask_by_loops),
         (check_mask_same_image, lambda logits, ids: logits.masked_fill(off_diagonal(ids), HIDE)),
+        (check_multi_positive_loss, multi_positive),
+        (check_multi_positive_loss, multi_positive_by_library),
     ],
 )
 def test_right_answers_pass_in_one_line(
@@ -123,3 +184,27 @@ def test_text_to_image_loss_names_the_mistake(answer: Callable, words: str) -> N
 )
 def test_mask_same_image_names_the_mistake(answer: Callable, words: str) -> None:
     assert_named(check_mask_same_image, answer, words)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (stub, "not written yet"),
+        (lambda logits, ids, of_text: None, "is a return missing"),
+        (lambda logits, ids, of_text: one_direction(logits, right_answers(ids, of_text), 1), "image to text only"),
+        (lambda logits, ids, of_text: one_direction(logits, right_answers(ids, of_text), 0), "text to image only"),
+        (lambda logits, ids, of_text: 2 * multi_positive(logits, ids, of_text), "sum of both directions"),
+        (lambda logits, ids, of_text: -multi_positive(logits, ids, of_text), "minus sign"),
+        (summed_over_the_batch, "take the mean of each"),
+        (targets_too_large, "number of right answers"),
+        (targets_transposed, "transposed, and do not sum to 1"),
+        (summed_inside, "log of a sum of probabilities"),
+        (wrong_axes, "along the wrong axis"),
+        (diagonal_only, "only the diagonal counts"),
+        (lambda logits, ids, of_text: symmetric(logits, logits, 1.0), "the number is"),
+        (lambda logits, ids, of_text: diagonal_loss(logits[ids == of_text], 1), "stopped with RuntimeError"),
+        (lambda logits, ids, of_text: uniform(right_answers(ids, of_text), 1), "it should be []"),
+    ],
+)
+def test_multi_positive_loss_names_the_mistake(answer: Callable, words: str) -> None:
+    assert_named(check_multi_positive_loss, answer, words)

@@ -9,7 +9,12 @@ import torch.nn.functional as F
 from answers import assert_named, assert_right
 from torch import Tensor
 
-from helpers.checks import check_cosine_schedule, check_effective_negatives, check_gradient_shares
+from helpers.checks import (
+    check_anchor_loss,
+    check_cosine_schedule,
+    check_effective_negatives,
+    check_gradient_shares,
+)
 from helpers.temperature import CosineDecay
 
 HIDE = float("-inf")
@@ -70,6 +75,38 @@ def cosine_unguarded(progress: float, start: float, end: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
+def directed(logits: Tensor) -> Tensor:
+    """The mean loss of each row finding the entry on the diagonal."""
+    return F.cross_entropy(logits, torch.arange(len(logits)))
+
+
+def both(to_texts: Tensor, to_images: Tensor) -> Tensor:
+    """The mean of both directions, from the logits of each, the anchors in rows."""
+    return (directed(to_texts) + directed(to_images)) / 2
+
+
+def anchored(image_features: Tensor, text_features: Tensor, of_images: Tensor, of_texts: Tensor) -> Tensor:
+    s = cosines(image_features, text_features)
+    return both(s / of_images[:, None], s.T / of_texts[:, None])
+
+
+def anchored_in_place(image_features: Tensor, text_features: Tensor, of_images: Tensor, of_texts: Tensor) -> Tensor:
+    """Each side's features divided by its temperatures first, and the text direction by a softmax over columns."""
+    images, texts = F.normalize(image_features, dim=1), F.normalize(text_features, dim=1)
+    to_texts = (images / of_images[:, None]) @ texts.T
+    to_images = images @ (texts / of_texts[:, None]).T
+    own = torch.arange(len(images))
+    return (F.cross_entropy(to_texts, own) - to_images.log_softmax(0).diagonal().mean()) / 2
+
+
+def anchored_by_exponentials(
+    image_features: Tensor, text_features: Tensor, of_images: Tensor, of_texts: Tensor
+) -> Tensor:
+    s = cosines(image_features, text_features)
+    rows, columns = (s / of_images[:, None]).exp(), (s / of_texts).exp()
+    return -((rows.diagonal() / rows.sum(1)).log() + (columns.diagonal() / columns.sum(0)).log()).mean() / 2
+
+
 @pytest.mark.parametrize(
     ("check", "answer"),
     [
@@ -79,6 +116,8 @@ def cosine_unguarded(progress: float, start: float, end: float) -> float:
         (check_gradient_shares, shares_by_loops),
         (check_cosine_schedule, cosine),
         (check_cosine_schedule, lambda p, a, b: torch.tensor(cosine(p, a, b))),
+        (check_anchor_loss, anchored),
+        (check_anchor_loss, anchored_in_place),
     ],
 )
 def test_right_answers_pass_in_one_line(
@@ -159,3 +198,53 @@ def test_gradient_shares_names_the_mistake(answer: Callable, words: str) -> None
 )
 def test_cosine_schedule_names_the_mistake(answer: Callable, words: str) -> None:
     assert_named(check_cosine_schedule, answer, words)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (stub, "not written yet"),
+        (lambda x, y, a, b: None, "is a return missing"),
+        (lambda x, y, a, b: both(cosines(x, y) / a, cosines(x, y).T / b), "[N] is taken as a row, [1, N]"),
+        (lambda x, y, a, b: both(cosines(x, y) / a, cosines(x, y).T / b[:, None]), "image to text is divided by"),
+        (lambda x, y, a, b: both(cosines(x, y) / a[:, None], cosines(x, y).T / b), "text to image is divided by"),
+        (lambda x, y, a, b: anchored(x, y, b, a), "are exchanged"),
+        (lambda x, y, a, b: both(cosines(x, y) / b, cosines(x, y).T / a), "of the other side"),
+        (
+            lambda x, y, a, b: both(cosines(x, y) / a[:, None], (cosines(x, y) / a[:, None]).T),
+            "both directions are divided by the temperatures of the images",
+        ),
+        (
+            lambda x, y, a, b: both(cosines(x, y) / b, (cosines(x, y) / b).T),
+            "both directions are divided by the temperatures of the texts",
+        ),
+        (
+            lambda x, y, a, b: both(cosines(x, y) / a[:, None] / b, (cosines(x, y) / a[:, None] / b).T),
+            "divided by both temperatures",
+        ),
+        (lambda x, y, a, b: directed(cosines(x, y) / a[:, None]), "this is image to text only"),
+        (lambda x, y, a, b: directed(cosines(x, y).T / b[:, None]), "this is text to image only"),
+        (lambda x, y, a, b: 2 * anchored(x, y, a, b), "this is the sum of both"),
+        (
+            lambda x, y, a, b: (
+                (
+                    -(cosines(x, y) / a[:, None]).log_softmax(1).diagonal()
+                    - (cosines(x, y) / b).log_softmax(0).diagonal()
+                )
+                / 2
+            ),
+            "one loss for each pair",
+        ),
+        (lambda x, y, a, b: both(x @ y.T / a[:, None], y @ x.T / b[:, None]), "not normalised"),
+        (lambda x, y, a, b: anchored(x, y, 1 / a, 1 / b), "multiplies by the temperatures"),
+        (lambda x, y, a, b: anchored(x, y, a.mean().expand_as(a), b.mean().expand_as(b)), "one temperature for all"),
+        (lambda x, y, a, b: anchored(x, y, torch.ones_like(a), torch.ones_like(b)), "temperatures are not used"),
+        (anchored_by_exponentials, "an exponential was too large"),
+        (lambda x, y, a, b: anchored(x, y, a, b) + 1, "the number is"),
+        (lambda x, y, a, b: float(anchored(x, y, a, b)), "must return a tensor"),
+        (lambda x, y, a, b: cosines(x, y) / a[:, None], "it should be []"),
+        (lambda x, y, a, b: anchored(x, y, a[:, None], b), "stopped with"),
+    ],
+)
+def test_anchor_loss_names_the_mistake(answer: Callable, words: str) -> None:
+    assert_named(check_anchor_loss, answer, words)
