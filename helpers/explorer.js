@@ -369,7 +369,7 @@ function geometryLine(parent) {
   return (numbers) => {
     for (const [quantity, value] of values) {
       value.dataset.value = String(numbers[quantity]);
-      value.textContent = signed(numbers[quantity].toFixed(2));
+      value.textContent = signed(numbers[quantity].toFixed(2)).replace(`${MINUS}0.00`, "0.00");
     }
   };
 }
