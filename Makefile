@@ -46,6 +46,7 @@ test-long: $(ready) pairs ## the tests that take minutes
 
 benchmark: $(ready) pairs ## times, as ratios within one run, into data/results (PHOTOGRAPHS=DIR for photographs)
 	$(python) tests/benchmarks/loader.py --data "$(or $(PHOTOGRAPHS),data/scenes)"
+	$(python) tests/benchmarks/explorer.py
 
 features: $(ready) pairs ## for authors: train once and write data/features.npz
 	$(python) -m helpers.snapshots --data data/scenes --out data/features.npz
