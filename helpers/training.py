@@ -24,7 +24,7 @@ from helpers.evaluation import evaluate
 from helpers.layouts import open_pairs
 from helpers.losses import contrastive_loss
 from helpers.optimizers import Muon
-from helpers.regularizers import REGULARIZERS, parse_regularizer
+from helpers.regularizers import RATES, REGULARIZERS, parse_regularizers
 from helpers.temperature import LearnedTemperature, parse_schedule
 from helpers.text import WordTokenizer
 
@@ -80,7 +80,8 @@ def train(
         seed: fixes initial weights, batches, captions and dropout.
         temperature: a schedule, as :func:`helpers.temperature.parse_schedule` reads it.
         image_size: side of the images, in pixels, 32 or more; of several, each batch has one.
-        regularizers: each ``NAME`` or ``NAME:WEIGHT``.
+        regularizers: each a term, ``NAME`` or ``NAME:WEIGHT``, or a rate, ``NAME:SHARE``, as
+            :func:`helpers.regularizers.parse_regularizer` reads it.
         augment: what is done to training pairs, as :func:`helpers.augmentation.parse_augmentation` reads it.
         batch_size: pairs a step, each other pair of the batch being a negative.
         resume: go on with the run in ``out``, which must have been started with the same settings.
@@ -112,7 +113,7 @@ def train(
     }
     check_settings(settings)
     before = check_output(out, settings, resume)
-    weights = dict(parse_regularizer(text) for text in regularizers)
+    weights, dropouts = parse_regularizers(regularizers)
     pairs = open_pairs(data)
     train_set = ImageTextDataset(*pairs.captions("train"), image_size, seed, parse_augmentation(augment))
     val_set = ImageTextDataset(*pairs.captions("val"), train_set.image_size)
@@ -123,7 +124,7 @@ def train(
     torch.manual_seed(seed)
     captions = [caption for of_image in train_set.captions for caption in of_image]
     tokenizer = WordTokenizer.build(captions, min_count=2 if len(captions) > 1000 else 1)
-    architecture = {"dim": 128, "dropout": 0.1}
+    architecture = {"dim": 128, "dropout": 0.1, **dropouts}
     model = DualEncoder(len(tokenizer), tokenizer.max_length, **architecture)
     loader = make_loader(train_set, tokenizer, batch_size, seed)
     schedule = parse_schedule(temperature)
@@ -223,13 +224,12 @@ def train(
                     for group, rate in zip(optimizer.param_groups, rates, strict=True):
                         group["lr"] = rate * learning_rate_factor(now)
 
-                # Forward: features, at several scales only when a regularizer asks for them.
+                # Forward: features, and of scales and parts only what a regularizer asks for.
                 model.train()
-                inputs = batch["images"], batch["token_ids"], batch["padding"]
-                image_scales, text_scales = model.scales(*inputs) if weights else ([x] for x in model(*inputs))
+                views = model.views(batch["images"], batch["token_ids"], batch["padding"])
                 now_temperature = schedule(now)
-                loss = contrastive_loss(image_scales[-1], text_scales[-1], now_temperature)
-                terms = {name: REGULARIZERS[name](image_scales, text_scales, now_temperature) for name in weights}
+                loss = contrastive_loss(views.image_features, views.text_features, now_temperature)
+                terms = {name: REGULARIZERS[name](views, now_temperature) for name in weights}
 
                 # Backward and step: done whole, so that a stopped run never saves half a step.
                 total = loss + sum(weights[name] * term for name, term in terms.items())
@@ -272,8 +272,7 @@ def check_settings(settings: dict) -> None:
         )
     try:
         parse_schedule(settings["temperature"])
-        for text in settings["regularizers"]:
-            parse_regularizer(text)
+        parse_regularizers(settings["regularizers"])
         parse_augmentation(settings["augment"])
     except ValueError as error:
         raise InputError(str(error)) from None
@@ -340,7 +339,11 @@ def main(arguments: list[str] | None = None) -> int:
         help="32 or more (default 64); of several, each batch has one",
     )
     parser.add_argument(
-        "--regularizer", action="append", default=[], metavar="NAME[:WEIGHT]", help=f"of {', '.join(REGULARIZERS)}"
+        "--regularizer",
+        action="append",
+        default=[],
+        metavar="NAME[:WEIGHT]",
+        help=f"a term of {', '.join(REGULARIZERS)}; or a rate, as word_dropout:0.1, of {', '.join(RATES)}",
     )
     parser.add_argument(
         "--augment",

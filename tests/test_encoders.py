@@ -1,5 +1,8 @@
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor
 
 from helpers.encoders import DualEncoder, ImageEncoder, TextEncoder
 from helpers.text import WordTokenizer
@@ -76,3 +79,149 @@ def test_both_sides_meet_in_one_space() -> None:
     assert torch.equal(image_scales[-1], image_features)
     assert torch.equal(text_scales[-1], text_features)
     assert len(image_scales) == len(text_scales) == 3
+
+
+@pytest.fixture
+def model() -> tuple[DualEncoder, tuple[Tensor, Tensor, Tensor]]:
+    torch.manual_seed(0)
+    tokenizer = WordTokenizer.build(TEXTS, max_length=12)
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    return DualEncoder(len(tokenizer), tokenizer.max_length, dim=16, dropout=0.1), (images, *tokenizer(TEXTS))
+
+
+def test_views_are_what_the_encoders_give(model: tuple) -> None:
+    encoder, batch = model
+    encoder.eval()
+    views = encoder.views(*batch)
+    image_features, text_features = encoder(*batch)
+    assert torch.equal(views.image_features, image_features)
+    assert torch.equal(views.text_features, text_features)
+    for found, expected in zip((views.image_scales, views.text_scales), encoder.scales(*batch), strict=True):
+        assert len(found) == 3
+        assert all(map(torch.equal, found, expected))
+    assert views.regions.shape == (3, 16, 16)
+    assert views.words.shape == views.phrases.shape == (*batch[1].shape, 16)
+    torch.testing.assert_close(views.regions.mean(1), views.image_scales[0])
+    spoken = ~batch[2]
+    for row, bag, mean_phrase in zip(range(3), *views.text_scales[:2], strict=True):
+        torch.testing.assert_close(views.words[row, spoken[row]].mean(0), bag)
+        torch.testing.assert_close(views.phrases[row, spoken[row]].mean(0), mean_phrase)
+
+
+def test_regions_stand_in_reading_order(model: tuple) -> None:
+    encoder, batch = model
+    views = encoder.views(*batch)
+    first_row_last_column = encoder.image_encoder.projections[0](views.region_map[:, :, 0, 3])
+    torch.testing.assert_close(views.regions[:, 3], first_row_last_column)
+
+
+def test_nothing_is_computed_before_it_is_asked_for_and_nothing_twice(
+    model: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, batch = model
+    calls: list[str] = []
+
+    def counted(name: str, method: Callable) -> Callable:
+        return lambda *arguments: calls.append(name) or method(*arguments)
+
+    for part, names in (
+        (encoder.image_encoder, ("region_map", "whole", "coarse_scales", "regions")),
+        (encoder.text_encoder, ("words", "sentence", "phrases", "coarse_scales")),
+    ):
+        for name in names:
+            monkeypatch.setattr(part, name, counted(name, getattr(part, name)))
+    views = encoder.views(*batch)
+    assert calls == []
+    assert views.image_features is views.image_features
+    assert views.text_features is views.text_features
+    assert calls == ["region_map", "whole", "words", "sentence"]
+    calls.clear()
+    assert views.image_scales[-1] is views.image_features
+    assert views.text_scales[-1] is views.text_features
+    assert views.regions is views.regions
+    assert views.phrases is views.phrases
+    assert sorted(calls) == ["coarse_scales", "coarse_scales", "phrases", "regions"]
+
+
+def test_views_draw_what_the_forward_pass_draws(model: tuple) -> None:
+    """So a run with a regularizer begins with the same main loss as a run without."""
+    encoder, batch = model
+    encoder.train()
+    torch.manual_seed(3)
+    image_features, text_features = encoder(*batch)
+    torch.manual_seed(3)
+    views = encoder.views(*batch)
+    assert torch.equal(views.image_features, image_features)
+    assert torch.equal(views.text_features, text_features)
+
+
+def test_shortened_views_come_from_the_seed_and_differ_from_the_whole(model: tuple) -> None:
+    encoder, batch = model
+    encoder.eval()
+    for name, whole in (("local_features", "image_features"), ("short_text_features", "text_features")):
+        drawn = []
+        for seed in (0, 0, 1):
+            torch.manual_seed(seed)
+            views = encoder.views(*batch)
+            drawn.append(getattr(views, name))
+        assert drawn[0].shape == (3, 16)
+        assert torch.equal(drawn[0], drawn[1])
+        assert not torch.allclose(drawn[0], drawn[2])
+        assert not torch.allclose(drawn[0], getattr(views, whole), atol=1e-4)
+
+
+def test_a_shortened_text_keeps_half_of_its_words_in_a_row(model: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, batch = model
+    paddings: list[Tensor] = []
+    words = encoder.text_encoder.words
+    monkeypatch.setattr(
+        encoder.text_encoder, "words", lambda ids, padding: paddings.append(padding) or words(ids, padding)
+    )
+    first = set()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        assert encoder.views(*batch).short_text_features.isfinite().all()
+        kept = [(~row).nonzero().flatten().tolist() for row in paddings.pop()]
+        assert [len(row) for row in kept] == [4, 4, 1]  # of 8, 8 and 2 words
+        assert all(row == list(range(row[0], row[-1] + 1)) for row in kept)
+        first.add(kept[0][0])
+    assert first == {0, 1, 2, 3, 4}
+
+
+def test_word_dropout_leaves_out_words_in_training_only(model: tuple) -> None:
+    encoder, (images, token_ids, padding) = model
+    encoder.text_encoder.word_dropout = 0.5
+    torch.manual_seed(0)
+    left = [encoder.views(images, token_ids, padding).padding for _ in range(400)]
+    assert all((row | padding).equal(row) and not row.all(1).any() for row in left)
+    share = torch.stack(left)[:, 0].double().mean().item()  # of the eight words of the first text
+    assert share == pytest.approx(0.5, abs=0.04)
+    views = encoder.views(images, token_ids, padding)
+    assert not views.word_embeddings[views.padding].any()
+    assert views.text_scales[0].isfinite().all()
+    encoder.eval()
+    assert encoder.views(images, token_ids, padding).padding is padding
+
+
+def test_patch_dropout_blanks_patches_in_training_only(model: tuple) -> None:
+    encoder, (images, *_) = model
+    image_encoder = encoder.image_encoder
+    whole = image_encoder(images)
+    seen: list[Tensor] = []
+    image_encoder.down1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    image_encoder.patch_dropout = 0.5
+    torch.manual_seed(0)
+    assert not torch.allclose(image_encoder(images), whole)
+    assert (seen[0] == 0).all(1).double().mean().item() == pytest.approx(0.5, abs=0.08)  # 768 patches of 4 x 4 pixels
+    image_encoder.eval()
+    assert torch.equal(image_encoder(images), whole)
+
+
+def test_without_a_rate_nothing_is_drawn(model: tuple) -> None:
+    encoder, batch = model
+    encoder.text_encoder.dropout.p = 0.0
+    state = torch.get_rng_state()
+    views = encoder.train().views(*batch)
+    for name in ("image_scales", "text_scales", "regions", "words", "phrases", "padding"):
+        getattr(views, name)
+    assert torch.equal(torch.get_rng_state(), state)

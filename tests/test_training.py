@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import pickle
 import signal
@@ -14,6 +15,7 @@ from helpers import evaluation, training
 from helpers.annotations import DATA
 from helpers.checkpoints import load_checkpoint, restore_model, save_checkpoint
 from helpers.command_line import InputError, Interrupted, signals_held
+from helpers.regularizers import RATES, REGULARIZERS
 from helpers.scenes import HARD, write_scenes
 from helpers.training import learning_rate_factor, train
 
@@ -133,6 +135,26 @@ def test_regularizers_and_schedules_are_part_of_the_run(scenes: Path, run: tuple
     assert not same_weights(run[0], tmp_path / "run")
 
 
+def test_every_regularizer_trains_has_its_place_in_the_log_and_survives_a_stop(scenes: Path, tmp_path: Path) -> None:
+    regularizers = [f"{name}:0.01" for name in REGULARIZERS] + [f"{name}:0.2" for name in RATES]
+
+    def stop(step: int, *_: object) -> None:
+        if step == 6:
+            raise Interrupted(signal.SIGTERM)
+
+    records = train(scenes, tmp_path / "whole", **SETTINGS, regularizers=regularizers)
+    with pytest.raises(Interrupted):
+        train(scenes, tmp_path / "stopped", **SETTINGS, regularizers=regularizers, on_step=stop)
+    resumed = train(scenes, tmp_path / "stopped", **SETTINGS, regularizers=regularizers, resume=True)
+    assert same_weights(tmp_path / "whole", tmp_path / "stopped")
+    assert without_seconds(resumed) == without_seconds(records)
+    assert all(math.isfinite(records[-1][name]) for name in REGULARIZERS)
+    assert not records[-1].keys() & RATES.keys()
+    model, _ = restore_model(load_checkpoint(tmp_path / "whole" / "last.pt"))
+    text_encoder = model.text_encoder
+    assert (text_encoder.dropout.p, text_encoder.word_dropout, model.image_encoder.patch_dropout) == (0.2, 0.2, 0.2)
+
+
 def test_seconds_end_the_run_with_its_schedules(scenes: Path, tmp_path: Path) -> None:
     records = train(scenes, tmp_path / "run", seconds=3, image_size=32, batch_size=24, temperature="linear:0.2:0.1")
     assert records[-1]["step"] > 0
@@ -225,6 +247,9 @@ def nothing(root: Path) -> None:
         (nothing, ["--image-size", "16"], "32 pixels or more"),
         (nothing, ["--batch-size", "1"], "2 or more"),
         (nothing, ["--regularizer", "nope"], "there are: multi_scale"),
+        (nothing, ["--regularizer", "token-wise:0.5"], "did you mean 'token_wise'?"),
+        (nothing, ["--regularizer", "crops:much"], "the weight in 'crops:much' is no number"),
+        (nothing, ["--regularizer", "word_dropout"], "needs its share"),
         (nothing, ["--out", "{root}/annotations/captions_train.json"], "no folder that you may write in"),
         (nothing, ["--resume"], "no run to resume"),
         (nothing, ["--unknown"], "unrecognized arguments"),
