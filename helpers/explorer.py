@@ -212,7 +212,7 @@ class TemperatureExplorer(anywidget.AnyWidget):
         plots.draw_matrix(right, softmax.T if columns else softmax, *axes, title, probabilities=True)
         large, small = io.BytesIO(), io.BytesIO()
         figure.savefig(large, format="png", dpi=72, facecolor="white")
-        Image.open(large).convert("RGB").quantize(128).save(small, format="PNG", optimize=True)
+        Image.open(large).convert("RGB").quantize(256).save(small, format="PNG", optimize=True)
         return small.getvalue()
 
     def description(self) -> str:

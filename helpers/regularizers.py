@@ -92,6 +92,8 @@ def token_wise_similarities(regions: Tensor, words: Tensor, padding: Tensor) -> 
     Source: Yao et al., 2022, "FILIP: Fine-grained Interactive Language-Image Pre-Training", section 3.1.
     """
     check_tokens(regions, words, padding)
+    spoken = (~padding).any(0)  # places that are padding in every text need no time
+    words, padding = words[:, spoken], padding[:, spoken]
     # A padded place becomes a copy of a word of its text, which changes no maximum and costs less than a mask.
     some_word = words[torch.arange(len(words), device=words.device), (~padding).int().argmax(1)]  # [texts, dim]
     words = torch.where(padding[:, :, None], some_word[:, None], words)
