@@ -166,7 +166,7 @@ def pyramid_regularization(
 
     The mean of all regions seeks the sentence; each quarter of the image its phrase, and each phrase its quarter; each
     region its word, and each word its region, as :func:`token_wise_regularization` says. It is the dearest term: even
-    among groups of 16 pairs it makes a step about 1.6 times as long (one thread, batches of 256 scenes; token-wise 1.4).
+    among groups of 16 pairs a step takes about 1.6 times as long (one thread, 256 scenes a batch; token-wise 1.4).
 
     Args:
         regions: ``[batch, regions, dim]``, a square grid of 2 x 2, 4 x 4, 6 x 6, ... in reading order.
