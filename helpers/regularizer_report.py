@@ -192,9 +192,9 @@ def reach_alone(name: str, views: Views, temperature: float, steps: int) -> tupl
 
 def print_report(rows: Sequence[dict[str, Any]]) -> None:
     """The rows of :func:`regularizer_report` as a table, but for the layers."""
-    print(f"{'':22}{'':9}{'':14}{'gradient, relative to the main loss':^36}{'set free, alone':^18}")
-    print(f"{'term':22}{'value':>9}{'rank':>14}{'whole':>12}{'images':>12}{'texts':>12}{'value':>10}{'R@1':>8}")
+    print(f"{'':22}{'':9}{'':20}{'gradient, relative to the main loss':^36}{'set free, alone':^18}")
+    print(f"{'term':22}{'value':>9}{'rank':>20}{'whole':>12}{'images':>12}{'texts':>12}{'value':>10}{'R@1':>8}")
     for row in rows:
         ranks = "-" if row["ranks"] is None else ", ".join(map(str, row["ranks"]))
         shares = "".join(f"{row[key]:12.2g}" for key in ("gradient", "image_gradient", "text_gradient"))
-        print(f"{row['name']:22}{row['value']:9.3f}{ranks:>14}{shares}{row['alone']:10.3f}{row['alone_recall']:8.1f}")
+        print(f"{row['name']:22}{row['value']:9.3f}{ranks:>20}{shares}{row['alone']:10.3f}{row['alone_recall']:8.1f}")
