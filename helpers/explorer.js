@@ -519,7 +519,7 @@ function pushesChart(parent, state, letGo) {
   };
 }
 
-const WATCHED = ["temperature", "direction", "normalize", "mask", "scale", "selected", "moment"];
+const WATCHED = ["temperature", "direction", "normalize", "mask", "selected", "moment", "scale"];
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 function render({ model, el }) {
@@ -634,7 +634,7 @@ function render({ model, el }) {
   let [drawnSource, drawnSoftmax] = ["", ""];
   function draw() {
     frame = 0;
-    const [temperature, direction, normalize, mask, , selected, moment] = WATCHED.map((name) => model.get(name));
+    const [temperature, direction, normalize, mask, selected, moment] = WATCHED.map((name) => model.get(name));
     if (!(temperature > 0)) return; // a slider linked in the browser alone may pass zero; the last picture stays
     const key = `${moment} ${normalize} ${mask}`;
     const source = sourceOf(moment, normalize, mask);

@@ -4,7 +4,6 @@ import base64
 import html
 import io
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from helpers import diagnostics, plots
 from helpers.losses import check_features, check_temperature
-from helpers.widgets import one_a_cell, shipped
+from helpers.widgets import Temperature, one_a_cell, shipped
 
 MOST_PAIRS = 512
 BROWSER_SCRIPT, BROWSER_STYLE = shipped("widgets.js", "explorer.js"), shipped("widgets.css", "explorer.css")
@@ -64,7 +63,7 @@ class TemperatureExplorer(anywidget.AnyWidget):
     thumbnails = traitlets.Bytes().tag(sync=True)  # one PNG or JPEG of square tiles, or empty
     captions = traitlets.List(traitlets.Unicode()).tag(sync=True)
     image_ids = traitlets.List(traitlets.Int()).tag(sync=True)
-    temperature = traitlets.CFloat(0.07).tag(sync=True)
+    temperature = Temperature(0.07).tag(sync=True)
     direction = traitlets.Enum(["both", "image to text", "text to image"], "both").tag(sync=True)
     normalize = traitlets.Bool(True).tag(sync=True)
     mask = traitlets.Bool(False).tag(sync=True)
@@ -102,14 +101,6 @@ class TemperatureExplorer(anywidget.AnyWidget):
             moment=opened,
         )
         one_a_cell(self)
-
-    @traitlets.validate("temperature")
-    def _temperature_above_zero(self, proposal: dict) -> float:
-        try:
-            check_temperature(proposal["value"])
-        except ValueError as error:
-            raise traitlets.TraitError(str(error)) from None
-        return proposal["value"]
 
     @traitlets.validate("selected", "moment")
     def _within_reach(self, proposal: dict) -> int | None:
@@ -219,11 +210,12 @@ class TemperatureExplorer(anywidget.AnyWidget):
         """The picture in words."""
         numbers = self.numbers()
         low, high = (float(end) for end in self.similarities().aminmax())
+        chance = self._lines()[0].isfinite().sum(1).log().mean()  # what a mask leaves out is not guessed either
         what = "Cosines" if self.normalize else "Dot products"
         return (
             f"{what} of {self.pairs} images, the rows, with {self.pairs} texts, the columns, from {low:.2f} to "
             f"{high:.2f}, and their softmax at temperature {self.temperature:g}. Loss {numbers['loss']:.3f}, chance "
-            f"{math.log(self.pairs):.3f}; accuracy {numbers['accuracy']:.1%}; in the mean "
+            f"{float(chance):.3f}; accuracy {numbers['accuracy']:.1%}; in the mean "
             f"{numbers['effective_negatives']:.3g} of {self.pairs} count."
         )
 

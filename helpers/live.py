@@ -12,7 +12,7 @@ import traitlets
 from torch import Tensor
 
 from helpers.losses import check_temperature
-from helpers.widgets import one_a_cell, shipped
+from helpers.widgets import Temperature, one_a_cell, shipped
 
 BROWSER_SCRIPT, BROWSER_STYLE = shipped("widgets.js", "live.js"), shipped("widgets.css", "live.css")
 SECONDS_BETWEEN_MESSAGES = 1 / 30  # as fine as an eye can follow; more would only cost the kernel time
@@ -46,7 +46,7 @@ class LiveTraining(anywidget.AnyWidget):
     _esm = BROWSER_SCRIPT
     _css = BROWSER_STYLE
 
-    temperature = traitlets.CFloat(0.1).tag(sync=True)
+    temperature = Temperature(0.1).tag(sync=True)
     running = traitlets.Bool(False).tag(sync=True)
     steps = traitlets.Int(400).tag(sync=True)  # where the axis of the steps ends
     panels = traitlets.List(traitlets.Dict()).tag(sync=True)
@@ -79,14 +79,6 @@ class LiveTraining(anywidget.AnyWidget):
         super().__init__(temperature=float(temperature), steps=steps, panels=described)
         self.on_msg(self._hear)
         one_a_cell(self)
-
-    @traitlets.validate("temperature")
-    def _temperature_above_zero(self, proposal: dict) -> float:
-        try:
-            check_temperature(proposal["value"])
-        except ValueError as error:
-            raise traitlets.TraitError(str(error)) from None
-        return proposal["value"]
 
     @property
     def curves(self) -> dict[str, list[float]]:

@@ -9,11 +9,26 @@ from collections.abc import Iterable
 from pathlib import Path
 from weakref import WeakSet
 
+import traitlets
 from IPython import get_ipython
 from ipywidgets import Widget
 
+from helpers.losses import check_temperature
+
 # For each cell, the run of it that last made widgets, and those widgets. It is the kernel's, and gone with it.
 runs: dict[str, tuple[str, WeakSet[Widget]]] = {}
+
+
+class Temperature(traitlets.CFloat):
+    """A widget's temperature: anything but one finite number above 0 is refused in words, and the old one stays."""
+
+    def validate(self, widget: Widget, value: object) -> float:
+        value = super().validate(widget, value)
+        try:
+            check_temperature(value)
+        except ValueError as error:
+            raise traitlets.TraitError(str(error)) from None
+        return value
 
 
 def one_a_cell(*widgets: Widget) -> None:

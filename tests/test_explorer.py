@@ -315,3 +315,10 @@ def test_page_is_small_and_whole(tmp_path) -> None:
     with pytest.raises(OSError, match="new folder"):
         widget.to_html(tmp_path / "new folder")
     assert [p.name for p in tmp_path.rglob("*")] == ["new folder", "explorer.html"]
+
+
+def test_words_for_the_picture_name_the_chance_that_a_mask_leaves() -> None:
+    widget = explorer(8, image_ids=[0, 0, 0, 0, 1, 1, 1, 1])
+    assert f"chance {math.log(8):.3f}" in widget.description()
+    widget.mask = True
+    assert f"chance {math.log(5):.3f}" in widget.description()
