@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from helpers.data import ImageTextDataset
 from helpers.encoders import DualEncoder
 from helpers.evaluation import DIRECTIONS, retrieval_metrics
 from helpers.losses import contrastive_loss, cosine_similarities
@@ -18,8 +19,10 @@ from helpers.regularizers import (
     pool_regions,
     token_wise_similarities,
 )
+from helpers.text import WordTokenizer
 
 MAIN = "main loss"
+IMAGES_AT_ONCE = 50  # token by token, a thousand images beside a thousand texts would fill a gigabyte
 
 
 def scale_by_scale(image_scales: Sequence[Tensor], text_scales: Sequence[Tensor]) -> list[Tensor]:
@@ -52,6 +55,34 @@ SIMILARITIES: dict[str, Callable[[Views], Sequence[Tensor]]] = {
     "label_smoothing": of_features,
     "soft_targets": of_features,
 }
+
+# Terms that bring scales or parts of their own, with which one may also search.
+PART_SIMILARITIES = ("multi_scale", "pyramid", "token_wise", "nested_prefixes")
+
+
+@torch.no_grad()
+def similarities_with_parts(
+    model: DualEncoder, tokenizer: WordTokenizer, dataset: ImageTextDataset, texts: Sequence[str], names: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """Similarities ``[images, texts]``: the cosines of the features, and these plus what the terms compare.
+
+    A term adds the mean of its matrices, as its loss is the mean over them: so the sum is what a training with the term
+    at weight 1 makes right. It costs memory and time at search: of each image all regions are kept.
+
+    Args:
+        names: of ``PART_SIMILARITIES``; of none, both matrices are equal.
+    """
+    model.eval()
+    ids, padding = tokenizer(texts)
+    rows = []
+    for start in range(0, len(dataset), IMAGES_AT_ONCE):
+        images = dataset.__getitems__(range(start, min(start + IMAGES_AT_ONCE, len(dataset)))).images
+        views = model.views(images, ids, padding)
+        plain = of_features(views)[0]
+        parts = [torch.stack(list(SIMILARITIES[name](views))).mean(0) for name in names]
+        rows.append((plain, sum(parts, start=plain)))
+    plain, summed = (torch.cat(side) for side in zip(*rows, strict=True))
+    return plain, summed
 
 
 def term(name: str) -> Callable[[Views, float | Tensor], Tensor]:
@@ -192,9 +223,9 @@ def reach_alone(name: str, views: Views, temperature: float, steps: int) -> tupl
 
 def print_report(rows: Sequence[dict[str, Any]]) -> None:
     """The rows of :func:`regularizer_report` as a table, but for the layers."""
-    print(f"{'':22}{'':9}{'':20}{'gradient, relative to the main loss':^36}{'set free, alone':^18}")
-    print(f"{'term':22}{'value':>9}{'rank':>20}{'whole':>12}{'images':>12}{'texts':>12}{'value':>10}{'R@1':>8}")
+    print(f"{'':22}{'':9}{'':26}{'gradient, relative to the main loss':^36}{'set free, alone':^18}")
+    print(f"{'term':22}{'value':>9}{'rank':>26}{'whole':>12}{'images':>12}{'texts':>12}{'value':>10}{'R@1':>8}")
     for row in rows:
         ranks = "-" if row["ranks"] is None else ", ".join(map(str, row["ranks"]))
         shares = "".join(f"{row[key]:12.2g}" for key in ("gradient", "image_gradient", "text_gradient"))
-        print(f"{row['name']:22}{row['value']:9.3f}{ranks:>20}{shares}{row['alone']:10.3f}{row['alone_recall']:8.1f}")
+        print(f"{row['name']:22}{row['value']:9.3f}{ranks:>26}{shares}{row['alone']:10.3f}{row['alone_recall']:8.1f}")

@@ -3,6 +3,7 @@
 ``python -m helpers.training --data data/scenes --out runs/first --seconds 60``
 """
 
+import argparse
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,7 +57,7 @@ def learning_rate_factor(progress: float) -> float:
 def train(
     data: Path | str,
     out: Path | str,
-    epochs: int | None = None,
+    epochs: float | None = None,
     seconds: float | None = None,
     seed: int = 0,
     temperature: str = "learned:0.1",
@@ -76,7 +78,8 @@ def train(
     Args:
         data: a folder of pairs, in any layout that :func:`helpers.layouts.open_pairs` knows.
         out: the folder for ``last.pt``, ``best.pt`` and ``log.jsonl``; it is made when there is something to save.
-        epochs, seconds: how long to train; give one of the two. Seconds are wall time, from this call to its return.
+        epochs, seconds: how long to train; give one of the two. Epochs may be 2.5; seconds are wall time, from this
+            call to its return.
         seed: fixes initial weights, batches, captions and dropout.
         temperature: a schedule, as :func:`helpers.temperature.parse_schedule` reads it.
         image_size: side of the images, in pixels, 32 or more; of several, each batch has one.
@@ -141,7 +144,7 @@ def train(
             schedule.load_state_dict(before["temperature"])
         step, seconds_before = before["step"], before["seconds"]
         records, sums = before["records"], before["sums"]
-    total_steps = None if epochs is None else epochs * len(loader)
+    total_steps = None if epochs is None else max(1, round(epochs * len(loader)))
     reserve = 0.0  # seconds to keep for the last validation and saving
 
     def elapsed() -> float:
@@ -259,8 +262,8 @@ def check_settings(settings: dict) -> None:
     epochs, seconds = settings["epochs"], settings["seconds"]
     if (epochs is None) == (seconds is None):
         raise InputError("say how long to train: either --epochs N or --seconds S")
-    if epochs is not None and epochs < 1:
-        raise InputError(f"--epochs must be 1 or more, not {epochs}")
+    if epochs is not None and not (math.isfinite(epochs) and epochs > 0):
+        raise InputError(f"--epochs must be above 0, not {epochs:g}")
     if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
         raise InputError(f"--seconds must be above 0, not {seconds:g}")
     sizes = settings["image_size"] if isinstance(settings["image_size"], list) else [settings["image_size"]]
@@ -320,15 +323,8 @@ def describe(record: dict) -> str:
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = CommandLine(prog="python -m helpers.training", description="Train a dual encoder on image-text pairs.")
-    parser.add_argument("--data", type=Path, required=True, help="a folder of pairs, in any layout the course knows")
-    parser.add_argument("--out", type=Path, required=True, help="the folder for checkpoints and log")
-    parser.add_argument("--epochs", type=int, help="train so many epochs; the same seed then gives the same bits")
-    parser.add_argument(
-        "--seconds", type=float, help="train so long; how many steps that makes depends on the machine, so bits differ"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="fixes weights, batches, captions, dropout (default 0)")
+def add_recipe(parser: CommandLine) -> None:
+    """The options that say how to train, but not on what, for how long, or from which seed."""
     parser.add_argument("--temperature", default="learned:0.1", metavar="SCHEDULE", help="default learned:0.1")
     parser.add_argument(
         "--image-size",
@@ -353,6 +349,29 @@ def main(arguments: list[str] | None = None) -> int:
         help="flip (captions that say left or right stay unflipped), flip:exchange (their words too), crop[:SHARE]",
     )
     parser.add_argument("--batch-size", type=int, default=256, metavar="PAIRS", help="pairs a step (default 256)")
+
+
+def recipe_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`add_recipe` read, as keyword arguments of :func:`train`."""
+    return {
+        "temperature": options.temperature,
+        "image_size": options.image_size if len(options.image_size) > 1 else options.image_size[0],
+        "regularizers": options.regularizer,
+        "augment": options.augment,
+        "batch_size": options.batch_size,
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = CommandLine(prog="python -m helpers.training", description="Train a dual encoder on image-text pairs.")
+    parser.add_argument("--data", type=Path, required=True, help="a folder of pairs, in any layout the course knows")
+    parser.add_argument("--out", type=Path, required=True, help="the folder for checkpoints and log")
+    parser.add_argument("--epochs", type=float, help="train so many epochs; the same seed then gives the same bits")
+    parser.add_argument(
+        "--seconds", type=float, help="train so long; how many steps that makes depends on the machine, so bits differ"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="fixes weights, batches, captions, dropout (default 0)")
+    add_recipe(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--cache", type=Path, help="where decoded images are kept (default data/cache)")
     options = parser.parse_args(arguments)
@@ -367,13 +386,9 @@ def main(arguments: list[str] | None = None) -> int:
             epochs=options.epochs,
             seconds=options.seconds,
             seed=options.seed,
-            temperature=options.temperature,
-            image_size=options.image_size if len(options.image_size) > 1 else options.image_size[0],
-            regularizers=options.regularizer,
-            augment=options.augment,
-            batch_size=options.batch_size,
             resume=options.resume,
             cache=options.cache,
+            **recipe_of(options),
         )
         print(f"the run is in {options.out}")
 

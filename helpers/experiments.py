@@ -1,0 +1,406 @@
+"""Experiments: one training with one thing changed, over paired seeds, and whether the difference is more than chance.
+
+``python -m helpers.experiments --data data/scenes --arms FILE --out data/results/NAME.json --runs runs/NAME``, where
+the file has a line for each way to train: a name, a colon, and options of :mod:`helpers.training`, none for the first.
+"""
+
+import argparse
+import json
+import multiprocessing
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from scipy import stats
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from helpers.annotations import Record
+from helpers.checkpoints import load_checkpoint, restore_model
+from helpers.command_line import CommandLine, InputError
+from helpers.data import ImageTextDataset, captions_by_image, make_loader
+from helpers.encoders import DualEncoder
+from helpers.evaluation import DIRECTIONS, minimal_pairs_by_kind, retrieval_metrics, texts
+from helpers.layouts import open_pairs
+from helpers.losses import contrastive_loss
+from helpers.regularizer_report import PART_SIMILARITIES, similarities_with_parts
+from helpers.regularizers import REGULARIZERS, parse_regularizers
+from helpers.scenes import truth_of
+from helpers.temperature import parse_schedule
+from helpers.text import WordTokenizer
+from helpers.training import add_recipe, make_optimizers, recipe_of, train
+
+CONFIDENCE = 0.95
+
+
+class Arm(NamedTuple):
+    """One way to train: a name, the options of ``helpers.training`` that say it, and what they mean to ``train``."""
+
+    name: str
+    options: str
+    recipe: dict[str, Any]
+
+
+def parse_arm(text: str) -> Arm:
+    """An arm from ``NAME`` or ``NAME: OPTIONS``, such as ``token-wise: --regularizer token_wise:0.5``.
+
+    Options that :mod:`helpers.training` does not know end the program, as they do there.
+
+    Raises:
+        InputError: if there is no name, or it cannot be that of a folder.
+    """
+    name, _, options = (part.strip() for part in text.partition(":"))
+    if not name or not all(letter.isalnum() or letter in " -_.," for letter in name):
+        raise InputError(
+            f"an arm is NAME or NAME: OPTIONS, with letters, digits, spaces and - _ . , in its name: {text!r}"
+        )
+    parser = CommandLine(prog=f"python -m helpers.experiments: arm {name!r}")
+    add_recipe(parser)
+    try:
+        recipe = recipe_of(parser.parse_args(shlex.split(options)))
+        parse_regularizers(recipe["regularizers"])
+        parse_schedule(recipe["temperature"])
+    except ValueError as error:
+        raise InputError(f"arm {name!r}: {error}") from None
+    return Arm(name, options, recipe)
+
+
+def costs(data: Path, arms: Sequence[Arm], rounds: int = 16) -> list[dict[str, float]]:
+    """What an epoch of each arm costs, from ``rounds`` steps of each that they make by turns.
+
+    Returns:
+        For each arm ``time``, of an epoch over that of an epoch of the first arm, the mean of all rounds but the
+        extreme ones, and ``memory``, of what a step keeps for its backward pass over what the first arm's keeps.
+    """
+    pairs = open_pairs(data)
+    ways = []
+    for arm in arms:
+        weights, rates = parse_regularizers(arm.recipe["regularizers"])
+        dataset = ImageTextDataset(*pairs.captions("train"), arm.recipe["image_size"])
+        tokenizer = WordTokenizer.build(chain(*dataset.captions))
+        batches = endless(make_loader(dataset, tokenizer, arm.recipe["batch_size"], seed=0))
+        torch.manual_seed(0)
+        model = DualEncoder(len(tokenizer), tokenizer.max_length, **{"dropout": 0.1, **rates}).train()
+        ways.append((model, weights, batches, make_optimizers(model, None)))
+    found: list[list[tuple[float, int]]] = [[] for _ in arms]  # seconds a pair, and bytes kept
+    numbers = range(len(arms))
+    for turn in range(rounds):
+        for number in numbers[:: 1 if turn % 2 == 0 else -1]:  # who comes first finds the processor another way
+            model, weights, batches, optimizers = ways[number]
+            batch = next(batches)
+            started = time.perf_counter()
+            with kept_for_backward() as kept:
+                views = model.views(batch["images"], batch["token_ids"], batch["padding"])
+                loss = contrastive_loss(views.image_features, views.text_features, 0.1)
+                total = loss + sum(weight * REGULARIZERS[name](views, 0.1) for name, weight in weights.items())
+            total.backward()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            found[number].append(((time.perf_counter() - started) / len(batch["images"]), sum(kept.values())))
+
+    def over_first(of_arm: list[tuple[float, int]], what: int) -> float:
+        ratios = [own[what] / first[what] for own, first in zip(of_arm, found[0], strict=True)]
+        return float(stats.trim_mean(ratios, 0.2))
+
+    return [{"time": over_first(of_arm, 0), "memory": over_first(of_arm, 1)} for of_arm in found]
+
+
+def endless(loader: DataLoader) -> Iterator[dict[str, Any]]:
+    """Its batches, again and again."""
+    while True:
+        yield from loader
+
+
+@contextmanager
+def kept_for_backward() -> Iterator[dict[int, int]]:
+    """The bytes of each storage that what runs inside keeps for its backward pass, by its place in memory."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        yield kept
+
+
+def measure(
+    model: DualEncoder, tokenizer: WordTokenizer, data: Path, image_size: int, parts: Sequence[str]
+) -> dict[str, float]:
+    """What a trained model gets right on the test split of scenes and on their minimal pairs, in percent.
+
+    Args:
+        parts: terms that compare parts or scales. Where there are any, each measure is there once more, with the
+            similarity that the training asked for: that of the features plus that of the parts.
+
+    Returns:
+        R@1 both ways over exact captions and over all; the accuracy on each kind of minimal pairs, the mean of both
+        directions, and the mean of the kinds.
+    """
+    pairs = open_pairs(data)
+
+    def dataset_of(records: Sequence[Record]) -> ImageTextDataset:
+        return ImageTextDataset([record.path for record in records], texts(records), image_size)
+
+    def searched(dataset: ImageTextDataset, captions: Sequence[str]) -> dict[str, Tensor]:
+        plain, summed = similarities_with_parts(model, tokenizer, dataset, captions, parts)
+        return {"": plain, ", with parts": summed} if parts else {"": plain}
+
+    records = pairs.records("test")
+    dataset = dataset_of(records)
+    flat, owners = captions_by_image(dataset.captions)
+    found = recalls(similarities_with_parts(model, tokenizer, dataset, flat, [])[0], owners, "all captions")
+    levels = chain(*truth_of(records)[1])
+    exact = [text for text, level in zip(flat, levels, strict=True) if level == "exact"]
+    for suffix, similarity in searched(dataset, exact).items():
+        found |= recalls(similarity, torch.arange(len(exact)), f"exact captions{suffix}")
+
+    records = pairs.records("minimal")
+    dataset = dataset_of(records)
+    for suffix, similarity in searched(dataset, captions_by_image(dataset.captions)[0]).items():
+        kinds = minimal_pairs_by_kind(similarity, records)
+        right = {kind: statistics.mean(values[way] for way in DIRECTIONS) for kind, values in kinds.items()}
+        found |= {f"minimal pairs, {kind}{suffix}": value for kind, value in right.items()}
+        found[f"minimal pairs{suffix}"] = statistics.mean(right.values())
+    return found
+
+
+def recalls(similarity: Tensor, owners: Tensor, name: str) -> dict[str, float]:
+    """R@1 of both directions, named."""
+    metrics = retrieval_metrics(similarity, owners)
+    return {f"{way.replace('_', ' ')}, {name}": metrics[way]["R@1"] for way in DIRECTIONS}
+
+
+def run_once(data: Path, runs: Path, arm: Arm, seed: int, epochs: float, cache: Path | None) -> dict[str, float]:
+    """Train one arm with one seed and measure it, on one thread; a run that is done is only read."""
+    torch.set_num_threads(1)
+    out = runs / arm.name.replace(" ", "_") / str(seed)
+    done = out / "measures.json"
+    if not done.is_file():
+        last = out / "last.pt"
+        train(data, out, epochs=epochs, seed=seed, resume=last.is_file(), cache=cache, **arm.recipe)
+        model, tokenizer = restore_model(load_checkpoint(last))
+        parts = [name for name in parse_regularizers(arm.recipe["regularizers"])[0] if name in PART_SIMILARITIES]
+        sizes = arm.recipe["image_size"]
+        size = sizes if isinstance(sizes, int) else max(sizes)
+        partial = out / "measures.json.partial"
+        partial.write_text(json.dumps(measure(model, tokenizer, data, size, parts)))
+        partial.replace(done)  # whole or not at all
+    return json.loads(done.read_text())
+
+
+def difference(values: Sequence[float], baseline: Sequence[float]) -> dict[str, float]:
+    """The mean of paired differences and its 95 % interval, by Student's t: ``mean``, ``low``, ``high``.
+
+    Seed by seed both have the same first weights, batches and captions, so what the seed does to both cancels.
+
+    Raises:
+        ValueError: for unequal numbers of values, or fewer than two.
+    """
+    if len(values) != len(baseline) or len(values) < 2:
+        raise ValueError(f"give two values or more on each side, seed by seed; got {len(values)} and {len(baseline)}")
+    pairs = [own - other for own, other in zip(values, baseline, strict=True)]
+    mean = statistics.mean(pairs)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(pairs) - 1) * statistics.stdev(pairs) / len(pairs) ** 0.5
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+def verdict(interval: dict[str, float]) -> str:
+    """``better``, ``worse``, or ``undecided`` where the interval holds zero."""
+    return "better" if interval["low"] > 0 else "worse" if interval["high"] < 0 else "undecided"
+
+
+def summary(arms: Sequence[Arm], measures: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, Any]]:
+    """For each arm and measure the mean over seeds, and :func:`difference` to the first arm with its :func:`verdict`.
+
+    A measure ``with parts`` that the first arm does not have is compared with its measure of the features alone.
+    """
+    first = measures[arms[0].name]
+    found: dict[str, dict[str, Any]] = {}
+    for arm in arms:
+        own = measures[arm.name]
+        found[arm.name] = {}
+        for name in own[0]:
+            values = [of_seed[name] for of_seed in own]
+            found[arm.name][name] = {"mean": statistics.mean(values), "seeds": values}
+            if arm is not arms[0]:
+                baseline = [of_seed[name.removesuffix(", with parts")] for of_seed in first]
+                interval = difference(values, baseline)
+                found[arm.name][name]["difference"] = interval | {"verdict": verdict(interval)}
+    return found
+
+
+def page(result: dict[str, Any]) -> str:
+    """The result as a page of Markdown: costs, the means of the first arm, and the others' differences to it."""
+    arms = result["arms"]
+    first = next(iter(arms))
+    names = list(dict.fromkeys(chain.from_iterable(arm["measures"] for arm in arms.values())))
+    alone = [name for name in names if not name.endswith(", with parts")]
+    with_parts = [name for name in names if name not in alone]
+    lines = [
+        f"Percent on the test split of `{result['data']}`, {len(result['seeds'])} seeds. Row `{first}`: means. Other "
+        f"rows: mean difference to `{first}`, seed by seed, with its {CONFIDENCE:.0%} interval (Student's t), in bold "
+        "where the interval does not hold zero. Time is that of an epoch, memory what a step keeps for its backward "
+        f"pass, both over those of `{first}`; each row has as many epochs as fit into the same time.",
+        "",
+        f"Made by `{result['command']}`",
+        "",
+        *table(arms, ["options", "time", "memory", "epochs"], alone),
+    ]
+    if with_parts:
+        searched = {name: arm for name, arm in arms.items() if set(with_parts) & set(arm["measures"])}
+        lines += ["", f"Searched with the features and the parts together, against the features of `{first}`:", ""]
+        lines += table(searched, [], with_parts)
+    return "\n".join(lines) + "\n"
+
+
+def table(arms: dict[str, Any], facts: Sequence[str], measures: Sequence[str]) -> list[str]:
+    """The lines of a Markdown table, a row an arm."""
+    rows = [["arm", *facts, *(name.removesuffix(", with parts") for name in measures)]]
+    rows.append(["---"] * len(rows[0]))
+    for name, arm in arms.items():
+        about = [
+            f"`{arm[fact]}`" if fact == "options" and arm[fact] else f"{arm[fact]:.3g}" if arm[fact] else ""
+            for fact in facts
+        ]
+        rows.append([name, *about, *(cell(arm["measures"][measure_name]) for measure_name in measures)])
+    return ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def cell(value: dict[str, Any]) -> str:
+    """A mean, or a difference with its interval."""
+    if "difference" not in value:
+        return f"{value['mean']:.1f}"
+    found = value["difference"]
+    mean = f"{found['mean']:+.1f}" if found["verdict"] == "undecided" else f"**{found['mean']:+.1f}**"
+    return f"{mean} ({found['low']:+.1f} to {found['high']:+.1f})"
+
+
+def run_experiment(
+    data: Path, runs: Path, arms: Sequence[Arm], epochs: float, seeds: Sequence[int], jobs: int, cache: Path | None
+) -> dict[str, Any]:
+    """Train every arm with every seed, each arm for as long as the first one takes, and compare.
+
+    An epoch of an arm may cost more than one of the first; it then gets fewer of them, by what :func:`costs` measured
+    once and ``runs`` keeps. So the time is equal, and the result does not depend on what else the machine does
+    meanwhile. Runs that are done are not run again, and one that was stopped goes on.
+
+    Returns:
+        ``arms``: for each by its name ``options``, ``time``, ``memory``, ``epochs`` and ``measures``, which are those
+        of :func:`summary`; and beside them ``seeds`` and ``data``.
+    """
+    costs_file = runs / "costs.json"
+    known = json.loads(costs_file.read_text()) if costs_file.is_file() else {}
+    known[arms[0].name] = {"options": arms[0].options, "time": 1.0, "memory": 1.0}
+    new = [arm for arm in arms if known.get(arm.name, {}).get("options") != arm.options]
+    if new:
+        print(f"measuring what an epoch costs: {', '.join(arm.name for arm in new)}")
+        torch.set_num_threads(1)
+        for arm, cost in zip(new, costs(data, [arms[0], *new])[1:], strict=True):
+            known[arm.name] = {"options": arm.options} | cost
+        runs.mkdir(parents=True, exist_ok=True)
+        costs_file.write_text(json.dumps(known))
+    of_arm = {arm.name: max(0.1, round(epochs / known[arm.name]["time"], 1)) for arm in arms}
+    measures: dict[str, list] = {arm.name: [None] * len(seeds) for arm in arms}
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, mp_context=spawn)
+    try:
+        waiting = {
+            pool.submit(run_once, data, runs, arm, seed, of_arm[arm.name], cache): (arm.name, place)
+            for place, seed in enumerate(seeds)
+            for arm in arms
+        }
+        for run in tqdm(as_completed(waiting), total=len(waiting), unit="run", disable=None):
+            name, place = waiting[run]
+            measures[name][place] = run.result()
+    finally:  # also where a run failed or a signal came: the others would otherwise all be run first
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in multiprocessing.active_children():
+            child.terminate()
+    found = summary(arms, measures)
+    return {
+        "data": data.name,
+        "seeds": list(seeds),
+        "arms": {arm.name: known[arm.name] | {"epochs": of_arm[arm.name], "measures": found[arm.name]} for arm in arms},
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = CommandLine(
+        prog="python -m helpers.experiments",
+        description="Train in several ways on scenes, over paired seeds and for equal time, and compare.",
+    )
+    parser.add_argument("--data", type=Path, required=True, help="scenes, with their minimal pairs")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="the JSON file to write; a table goes beside it, in .md"
+    )
+    parser.add_argument("--runs", type=Path, required=True, help="the folder of the runs; what is done there is kept")
+    parser.add_argument(
+        "--arms",
+        type=Path,
+        required=True,
+        help="a text file: in each line NAME: OPTIONS, as of helpers.training; the others are compared with the first",
+    )
+    parser.add_argument("--epochs", type=float, default=5.0, help="of the first arm; the others take as long (5)")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each arm, 2 or more (5)")
+    parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="the seeds are N, N + 1, ... (0)")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at once, each on one thread (2)")
+    parser.add_argument("--cache", type=Path, help="where decoded images are kept (default data/cache)")
+    options = parser.parse_args(arguments)
+
+    def command() -> None:
+        arms = read_arms(options.arms)
+        check_experiment(options)
+        seeds = range(options.first_seed, options.first_seed + options.seeds)
+        result = run_experiment(options.data, options.runs, arms, options.epochs, seeds, options.jobs, options.cache)
+        result["command"] = shlex.join(["python", "-m", "helpers.experiments", *(arguments or sys.argv[1:])])
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+        options.out.with_suffix(".md").write_text(page(result))
+        print(f"written: {options.out} and {options.out.with_suffix('.md')}")
+
+    return parser.run(command)
+
+
+def read_arms(path: Path) -> list[Arm]:
+    """The arms of a file, a line each; empty lines are skipped.
+
+    Raises:
+        InputError: if the file cannot be read, holds fewer than two arms, or two of one name.
+    """
+    try:
+        arms = [parse_arm(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"cannot read the arms in {path}: {error}") from None
+    names = [arm.name for arm in arms]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise InputError(f"{path} needs two arms or more, each in a line and with a name of its own; it has {names}")
+    return arms
+
+
+def check_experiment(options: argparse.Namespace) -> None:
+    """Raise ``InputError`` for what no experiment can be made of."""
+    if options.seeds < 2:
+        raise InputError(f"--seeds must be 2 or more, or there is no interval, not {options.seeds}")
+    if not options.epochs > 0:
+        raise InputError(f"--epochs must be above 0, not {options.epochs:g}")
+    if options.jobs < 1:
+        raise InputError(f"--jobs must be 1 or more, not {options.jobs}")
+    pairs = open_pairs(options.data)
+    if "minimal" not in pairs.splits or truth_of(pairs.records("test")) is None:
+        raise InputError(f"{options.data} holds no scenes with minimal pairs; `make pairs` draws data/scenes")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

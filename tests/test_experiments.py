@@ -1,0 +1,254 @@
+"""Experiments over paired seeds: equal arms differ by nothing, intervals are those of scipy, runs are made once."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from scipy import stats
+
+from helpers import experiments
+from helpers.checkpoints import load_checkpoint, restore_model
+from helpers.command_line import InputError
+from helpers.data import ImageTextDataset
+from helpers.evaluation import evaluate_split
+from helpers.experiments import (
+    costs,
+    difference,
+    main,
+    measure,
+    parse_arm,
+    read_arms,
+    run_experiment,
+    summary,
+    verdict,
+)
+from helpers.regularizer_report import PART_SIMILARITIES, similarities_with_parts
+from helpers.scenes import write_scenes
+from helpers.training import train
+
+ARMS = """plain: --batch-size 32
+the same: --batch-size 32 --regularizer feature_norm:0
+
+token-wise: --batch-size 32 --regularizer token_wise
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("experiment")
+    write_scenes(root / "scenes", {"train": 96, "val": 20, "test": 40})
+    (root / "arms.txt").write_text(ARMS)
+    return root
+
+
+@pytest.fixture(scope="module")
+def result(folder: Path) -> dict:
+    arguments = ["--data", "scenes", "--arms", "arms.txt", "--out", "found/table.json", "--runs", "runs"]
+    whole = [str(folder / part) if not part.startswith("--") else part for part in arguments]
+    assert main([*whole, "--epochs", "2", "--seeds", "2", "--jobs", "2", "--cache", str(folder / "cache")]) == 0
+    return json.loads((folder / "found" / "table.json").read_text())
+
+
+def test_arms_that_train_alike_differ_by_nothing(result: dict) -> None:
+    """The same weights, batches and captions, seed by seed; only so is a difference that of the arm."""
+    assert result["seeds"] == [0, 1]
+    for name, value in result["arms"]["the same"]["measures"].items():
+        assert value["seeds"] == result["arms"]["plain"]["measures"][name]["seeds"]
+        assert value["difference"] == {"mean": 0, "low": 0, "high": 0, "verdict": "undecided"}
+    seeds = result["arms"]["plain"]["measures"]["image to text, all captions"]["seeds"]
+    other = result["arms"]["token-wise"]["measures"]["image to text, all captions"]["seeds"]
+    assert len(seeds) == 2
+    assert seeds != other
+
+
+def test_only_an_arm_with_parts_is_searched_with_them(result: dict) -> None:
+    with_parts = {name for name in result["arms"]["token-wise"]["measures"] if name.endswith(", with parts")}
+    assert len(with_parts) == 5  # exact captions both ways, two kinds of minimal pairs, and their mean
+    assert not with_parts & set(result["arms"]["plain"]["measures"])
+    compared = result["arms"]["token-wise"]["measures"]["minimal pairs, with parts"]
+    alone = result["arms"]["plain"]["measures"]["minimal pairs"]
+    assert compared["difference"]["mean"] == pytest.approx(compared["mean"] - alone["mean"])
+
+
+def test_a_dearer_arm_gets_fewer_epochs(result: dict) -> None:
+    arms = result["arms"]
+    assert arms["plain"]["time"] == arms["plain"]["memory"] == 1
+    assert arms["plain"]["epochs"] == 2
+    assert arms["token-wise"]["memory"] > 1.05
+    for arm in arms.values():
+        assert arm["epochs"] == pytest.approx(2 / arm["time"], abs=0.06)
+
+
+def test_the_page_names_arms_measures_and_command(result: dict, folder: Path) -> None:
+    page = (folder / "found" / "table.md").read_text()
+    assert result["command"] in page
+    assert "python -m helpers.experiments --data" in page
+    assert page.count("| token-wise |") == 2  # by the features alone, and with its parts
+    assert page.count("| the same |") == 1
+    mean = result["arms"]["plain"]["measures"]["minimal pairs, colours"]["mean"]
+    assert f"| {mean:.1f} |" in page
+    assert "+0.0 (+0.0 to +0.0)" in page
+
+
+def test_what_is_done_is_not_run_again(result: dict, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for done in (folder / "runs").rglob("*.pt"):
+        done.unlink()
+    monkeypatch.setattr(experiments, "costs", lambda *_: pytest.fail("costs were known"))
+    arms = read_arms(folder / "arms.txt")
+    again = run_experiment(folder / "scenes", folder / "runs", arms, 2, [0, 1], 1, folder / "cache")
+    assert again == {name: value for name, value in result.items() if name != "command"}
+
+
+def test_measures_are_those_of_the_evaluation(folder: Path, tmp_path: Path) -> None:
+    train(folder / "scenes", tmp_path / "run", epochs=3, batch_size=32, cache=folder / "cache")
+    checkpoint = load_checkpoint(tmp_path / "run" / "last.pt")
+    found = measure(*restore_model(checkpoint), folder / "scenes", 64, [])
+    whole = evaluate_split(checkpoint, folder / "scenes", "test")
+    assert len(found) == 7
+    for way in ("image to text", "text to image"):
+        of_way = way.replace(" ", "_")
+        assert found[f"{way}, all captions"] == whole[of_way]["R@1"]
+        assert found[f"{way}, exact captions"] == whole["exact"][of_way]["R@1"]
+    kinds = whole["minimal_pairs"]
+    for kind in ("colours", "sides"):
+        both = (kinds[kind]["image_to_text"] + kinds[kind]["text_to_image"]) / 2
+        assert found[f"minimal pairs, {kind}"] == both
+    assert found["minimal pairs"] == pytest.approx(
+        (found["minimal pairs, colours"] + found["minimal pairs, sides"]) / 2
+    )
+
+
+@pytest.mark.parametrize("name", PART_SIMILARITIES)
+def test_parts_are_added_the_same_in_blocks_of_images(
+    folder: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(folder / "scenes", tmp_path / "run", epochs=1, batch_size=32, cache=folder / "cache")
+    model, tokenizer = restore_model(load_checkpoint(tmp_path / "run" / "last.pt"))
+    paths = (
+        sorted((folder / "scenes" / "images").glob("*test*"))[:7]
+        or sorted((folder / "scenes" / "images").iterdir())[:7]
+    )
+    texts = ["a red circle", "a small blue square left of a star", "two circles", "a star", "a green cross", "a", "b"]
+    dataset = ImageTextDataset(paths, texts, 64)
+    plain, summed = similarities_with_parts(model, tokenizer, dataset, texts, [name])
+    monkeypatch.setattr("helpers.regularizer_report.IMAGES_AT_ONCE", 3)
+    in_blocks = similarities_with_parts(model, tokenizer, dataset, texts, [name])
+    torch.testing.assert_close((plain, summed), in_blocks, atol=1e-5, rtol=0)
+    assert (summed - plain).abs().max() > 0.01
+    nothing = similarities_with_parts(model, tokenizer, dataset, texts, [])
+    assert torch.equal(*nothing)
+
+
+def test_costs_take_turns_and_know_the_memory(folder: Path) -> None:
+    arms = [parse_arm(text) for text in ("plain", "half: --batch-size 128", "pyramid: --regularizer pyramid")]
+    arms = [arm._replace(recipe=arm.recipe | {"batch_size": arm.recipe["batch_size"] // 8}) for arm in arms]
+    plain, half, pyramid = costs(folder / "scenes", arms, rounds=2)
+    assert plain == {"time": 1, "memory": 1}
+    assert 0.4 < half["memory"] < 0.7
+    assert 1.2 < pyramid["memory"] < 2.5
+    assert half["time"] > 0
+
+
+@pytest.mark.parametrize("seeds", [2, 5, 9])
+def test_intervals_are_those_of_a_paired_t_test(seeds: int) -> None:
+    values, baseline = torch.rand(2, seeds, generator=torch.Generator().manual_seed(seeds)).mul(100).tolist()
+    found = difference(values, baseline)
+    theirs = stats.ttest_rel(values, baseline).confidence_interval(0.95)
+    assert (found["low"], found["high"]) == pytest.approx((theirs.low, theirs.high))
+    assert found["mean"] == pytest.approx((found["low"] + found["high"]) / 2)
+
+
+def test_a_verdict_needs_an_interval_clear_of_zero() -> None:
+    assert verdict(difference([3.0, 4.0, 5.0], [1.0, 2.0, 3.0])) == "better"
+    assert verdict(difference([1.0, 2.0, 3.0], [3.0, 4.0, 5.0])) == "worse"
+    assert verdict(difference([3.0, 1.0, 5.0], [1.0, 2.0, 3.0])) == "undecided"
+    assert verdict({"mean": 0.5, "low": 0.0, "high": 1.0}) == "undecided"
+
+
+@pytest.mark.parametrize(("values", "baseline"), [([1.0], [1.0]), ([1.0, 2.0], [1.0]), ([], [])])
+def test_an_interval_needs_two_pairs(values: list[float], baseline: list[float]) -> None:
+    with pytest.raises(ValueError, match="seed by seed; got"):
+        difference(values, baseline)
+
+
+def test_seeds_are_compared_in_pairs() -> None:
+    """Where the seeds differ much and the arms little, only pairs show it."""
+    arms = [parse_arm("plain"), parse_arm("other")]
+    seeds = [10.0, 50.0, 90.0]
+    measures = {"plain": [{"x": value} for value in seeds], "other": [{"x": value + 1} for value in seeds]}
+    found = summary(arms, measures)["other"]["x"]
+    assert found["mean"] == 51
+    assert found["difference"] == {"mean": 1, "low": 1, "high": 1, "verdict": "better"}
+
+
+def test_an_arm_is_a_name_and_options() -> None:
+    arm = parse_arm("warm: --regularizer token_wise:0.5 --regularizer word_dropout:0.1 --temperature linear:0.1:0.05")
+    assert (arm.name, arm.recipe["temperature"]) == ("warm", "linear:0.1:0.05")
+    assert arm.recipe["regularizers"] == ["token_wise:0.5", "word_dropout:0.1"]
+    assert parse_arm(" plain ").recipe == parse_arm("plain:").recipe
+    assert parse_arm("plain").options == ""
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("plain", "needs two arms or more"),
+        ("", "needs two arms or more"),
+        ("plain\nplain: --batch-size 8", "a name of its own"),
+        ("plain\n: --batch-size 8", "an arm is NAME or NAME: OPTIONS"),
+        ("plain\n../up: --batch-size 8", "with letters, digits, spaces"),
+        ("plain\nx: --regularizer tokenwise", "did you mean 'token_wise'"),
+        ("plain\nx: --temperature cosin:1:2", "arm 'x'"),
+        ("plain\nx: --regularizer 'open", "arm 'x'"),
+    ],
+)
+def test_bad_arms_are_refused_in_words(tmp_path: Path, lines: str, words: str) -> None:
+    (tmp_path / "arms.txt").write_text(lines)
+    with pytest.raises(InputError) as refused:
+        read_arms(tmp_path / "arms.txt")
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--seeds", "1"], "--seeds must be 2 or more"),
+        (["--jobs", "0"], "--jobs must be 1 or more"),
+        (["--epochs", "0"], "--epochs must be above 0"),
+        (["--arms", "missing.txt"], "cannot read the arms in"),
+        (["--data", "missing"], "missing"),
+        (["--data", "photographs"], "holds no scenes with minimal pairs"),
+    ],
+)
+def test_bad_input_is_refused_and_nothing_written(
+    folder: Path, tmp_path: Path, given: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "photographs" in given:
+        write_like_photographs(folder / "scenes", tmp_path / "photographs")
+    place = {"--arms": folder / "arms.txt", "--data": folder / "scenes"}
+    options, number = dict(zip(given[::2], given[1::2], strict=True)), ("--seeds", "--jobs", "--epochs")
+    place |= {key: value if key in number else tmp_path / value for key, value in options.items()}
+    out = {"--out": tmp_path / "out" / "x.json", "--runs": tmp_path / "runs"}
+    assert main([str(part) for pair in (place | out).items() for part in pair]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def write_like_photographs(scenes: Path, to: Path) -> None:
+    """The same images and captions, without what only scenes have."""
+    (to / "annotations").mkdir(parents=True)
+    (to / "images").symlink_to(scenes / "images")
+    for split in ("train", "val", "test"):
+        content = json.loads((scenes / "annotations" / f"captions_{split}.json").read_text())
+        for image in content["images"]:
+            image.pop("things")
+        (to / "annotations" / f"captions_{split}.json").write_text(json.dumps(content))
+
+
+def test_an_option_that_training_does_not_know_ends_the_program(tmp_path: Path) -> None:
+    (tmp_path / "arms.txt").write_text("plain\nx: --no-such-option")
+    with pytest.raises(SystemExit) as ended:
+        read_arms(tmp_path / "arms.txt")
+    assert ended.value.code == 2
