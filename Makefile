@@ -10,7 +10,7 @@ uv = $$(uv --version >/dev/null 2>&1 && echo uv || echo .venv/bin/uv)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help lab exercises reset env pairs test test-long benchmark features notebooks lock clean anew
+.PHONY: help lab exercises reset env pairs test test-long benchmark experiments features notebooks lock clean anew
 .SILENT:
 
 help: ## list these commands
@@ -47,6 +47,13 @@ test-long: $(ready) pairs ## the tests that take minutes
 benchmark: $(ready) pairs ## times, as ratios within one run, into data/results (PHOTOGRAPHS=DIR for photographs)
 	$(python) tests/benchmarks/loader.py --data "$(or $(PHOTOGRAPHS),data/scenes)"
 	$(python) tests/benchmarks/explorer.py
+
+experiments: $(ready) pairs ## for authors: every regularizer beside none, on easy and on crowded scenes, into data/results (two hours)
+	[ -d data/scenes-hard ] || $(python) -m helpers.scenes --out data/scenes-hard --hard
+	$(python) -m helpers.experiments --data data/scenes --arms data/results/regularizers_arms.txt \
+	  --out data/results/regularizers_easy.json --runs runs/regularizers_easy --epochs 3
+	$(python) -m helpers.experiments --data data/scenes-hard --arms data/results/regularizers_arms.txt \
+	  --out data/results/regularizers_hard.json --runs runs/regularizers_hard --epochs 4
 
 features: $(ready) pairs ## for authors: train once and write data/features.npz
 	$(python) -m helpers.snapshots --data data/scenes --out data/features.npz

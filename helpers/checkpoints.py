@@ -18,13 +18,23 @@ def save_checkpoint(path: Path, content: dict) -> None:
 
     It is written beside the target, flushed to the disk and then renamed, so a kill at any moment leaves either the
     old file or the new one.
+
+    Raises:
+        InputError: if there is no room for it, or the disk fails; what was there before is still whole.
     """
     partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        torch.save({"format": FORMAT, "version": VERSION, **content}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with partial.open("wb") as file:
+            torch.save({"format": FORMAT, "version": VERSION, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch says RuntimeError where a write falls short
+        partial.unlink(missing_ok=True)
+        raise InputError(
+            f"cannot write the checkpoint {path} ({str(error).splitlines()[0]}); what was saved before is still whole: "
+            "make room, then go on with --resume"
+        ) from None
 
 
 def find_checkpoint(path: Path) -> Path:

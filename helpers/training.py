@@ -4,6 +4,7 @@
 """
 
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -14,17 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from helpers.augmentation import parse_augmentation
 from helpers.checkpoints import load_checkpoint, save_checkpoint
 from helpers.command_line import CommandLine, InputError, Interrupted, signals_held
 from helpers.data import ImageTextDataset, make_loader
-from helpers.encoders import DualEncoder
+from helpers.encoders import BatchViews, DualEncoder
 from helpers.evaluation import evaluate
 from helpers.layouts import open_pairs
-from helpers.losses import contrastive_loss
+from helpers.losses import contrastive_loss, cosine_similarities
 from helpers.optimizers import Muon
 from helpers.regularizers import RATES, REGULARIZERS, parse_regularizers
 from helpers.temperature import LearnedTemperature, parse_schedule
@@ -95,10 +96,12 @@ def train(
 
     Returns:
         One record an epoch, the first (epoch 0) before any training: ``epoch``, ``step``, ``seconds``, ``loss`` (mean
-        over the epoch's steps), each regularizer by its name, ``temperature`` and both validation recalls.
+        over the epoch's steps), each regularizer by its name, ``temperature``, ``learning_rate`` (Muon's) and both
+        validation recalls.
 
     Raises:
-        InputError: for data, settings or an output folder that cannot be used; nothing has been written then.
+        InputError: for data, settings or an output folder that cannot be used, and nothing has been written then; or
+            if the loss or a weight is no longer finite, or the disk is full, and the last good checkpoint is kept.
     """
     # Stage 1: settings and data, all checked before anything is written.
     started = time.monotonic()
@@ -120,6 +123,9 @@ def train(
     pairs = open_pairs(data)
     train_set = ImageTextDataset(*pairs.captions("train"), image_size, seed, parse_augmentation(augment))
     val_set = ImageTextDataset(*pairs.captions("val"), train_set.image_size)
+    fingerprint = fingerprint_of(train_set, val_set)
+    if before is not None and before["fingerprint"] != fingerprint:
+        raise InputError(f"{data} has other images or captions than when the run in {out} began; start a new run")
     for dataset in (train_set, val_set):
         dataset.use_cache(cache)
 
@@ -135,8 +141,6 @@ def train(
     base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     step, seconds_before, records, sums = 0, 0.0, [], {}  # sums: of the losses since the last record
     if before is not None:
-        if before["vocabulary"] != tokenizer.vocabulary:
-            raise InputError(f"{out} was trained on other captions than {data} holds now; start a new run")
         model.load_state_dict(before["model"])
         for optimizer, state in zip(optimizers, before["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -165,6 +169,7 @@ def train(
             "temperature": schedule.state_dict() if isinstance(schedule, nn.Module) else {},
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "settings": settings,
+            "fingerprint": fingerprint,
             "step": step,
             "seconds": elapsed(),
             "records": records,
@@ -176,6 +181,8 @@ def train(
         """Close an epoch: measure, write the record, keep the checkpoint."""
         nonlocal reserve, sums
         began = time.monotonic()
+        if not all(parameter.isfinite().all() for parameter in model.parameters()):
+            raise InputError(f"a weight is not finite after step {step}; {how_to_go_on(out)}")
         metrics = evaluate(model, tokenizer, val_set, val_set.captions)
         means = {name: value / sums["steps"] for name, value in sums.items() if name != "steps"}
         record = {
@@ -184,6 +191,7 @@ def train(
             "loss": None,
             **means,
             "temperature": torch.as_tensor(schedule(progress())).item(),
+            "learning_rate": base_rates[0][0] * learning_rate_factor(progress()),
             "val_image_to_text": metrics["image_to_text"]["R@1"],
             "val_text_to_image": metrics["text_to_image"]["R@1"],
             "seconds": round(elapsed(), 2),
@@ -231,11 +239,16 @@ def train(
                 model.train()
                 views = model.views(batch["images"], batch["token_ids"], batch["padding"])
                 now_temperature = schedule(now)
-                loss = contrastive_loss(views.image_features, views.text_features, now_temperature)
-                terms = {name: REGULARIZERS[name](views, now_temperature) for name in weights}
+                try:
+                    loss = contrastive_loss(views.image_features, views.text_features, now_temperature)
+                    terms = {name: REGULARIZERS[name](views, now_temperature) for name in weights}
+                except ValueError as error:  # features that are not finite
+                    raise InputError(f"training went astray at step {step}: {error}; {how_to_go_on(out)}") from None
 
                 # Backward and step: done whole, so that a stopped run never saves half a step.
                 total = loss + sum(weights[name] * term for name, term in terms.items())
+                if not total.isfinite():
+                    raise InputError(diverged(step, loss, terms, now_temperature, views, out))
                 total.backward()
                 with signals_held():
                     for optimizer in optimizers:
@@ -255,6 +268,36 @@ def train(
             tqdm.write(f"stopped by signal {interruption.args[0]} at step {step}; go on with --resume", file=sys.stderr)
         raise
     return records
+
+
+def fingerprint_of(*datasets: ImageTextDataset) -> str:
+    """What changes when a caption, an image's name or its size in bytes does."""
+    digest = hashlib.sha256()
+    for dataset in datasets:
+        for path, captions in zip(dataset.image_paths, dataset.captions, strict=True):
+            digest.update(repr((path.name, path.stat().st_size, captions)).encode())
+    return digest.hexdigest()
+
+
+def diverged(
+    step: int, loss: Tensor, terms: dict[str, Tensor], temperature: float | Tensor, views: BatchViews, out: Path
+) -> str:
+    """What to tell of a loss that is not finite."""
+    values = ", ".join(f"{name} {value.item():.3g}" for name, value in {"loss": loss, **terms}.items())
+    temperature = float(temperature)
+    logits = (cosine_similarities(views.image_features, views.text_features) / temperature).abs()
+    return (
+        f"training went astray at step {step}: {values}, at temperature {temperature:.3g} and with logits up to "
+        f"{logits.max().item():.3g}; {how_to_go_on(out)}"
+    )
+
+
+def how_to_go_on(out: Path) -> str:
+    """What is left of a run that went astray."""
+    if not (out / "last.pt").is_file():
+        return "nothing was saved yet; try a higher temperature, or a regularizer of less weight"
+    step = load_checkpoint(out / "last.pt")["step"]
+    return f"{out / 'last.pt'} has the model of step {step}; try a higher temperature, or a regularizer of less weight"
 
 
 def check_settings(settings: dict) -> None:
@@ -305,6 +348,27 @@ def check_output(out: Path, settings: dict, resume: bool) -> dict | None:
         was = ", ".join(f"{name} {before['settings'].get(name)}" for name in differing)
         raise InputError(f"the run in {out} was started with {was}; resume it with the same settings")
     return before
+
+
+def to_tensorboard(folder: Path) -> Callable[[dict], None]:
+    """What, called with each record of a run, writes its numbers for TensorBoard into the folder.
+
+    Raises:
+        InputError: if TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise InputError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
+
+    def write(record: dict) -> None:
+        if record["step"] == 0:  # nothing is written before there is something to keep
+            return
+        with SummaryWriter(str(folder)) as writer:
+            for name, value in record.items():
+                writer.add_scalar(name, value, record["step"])
+
+    return write
 
 
 def record_score(record: dict) -> float:
@@ -374,6 +438,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_recipe(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--cache", type=Path, help="where decoded images are kept (default data/cache)")
+    parser.add_argument("--tensorboard", action="store_true", help="write the log for TensorBoard too, where installed")
     options = parser.parse_args(arguments)
     if options.epochs is None and options.seconds is None:
         options.seconds = 60.0
@@ -388,6 +453,7 @@ def main(arguments: list[str] | None = None) -> int:
             seed=options.seed,
             resume=options.resume,
             cache=options.cache,
+            **({"on_epoch": to_tensorboard(options.out / "tensorboard")} if options.tensorboard else {}),
             **recipe_of(options),
         )
         print(f"the run is in {options.out}")

@@ -1,11 +1,14 @@
+import contextlib
 import json
 import math
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -54,6 +57,8 @@ def test_a_run_leaves_its_log_and_checkpoints(run: tuple[Path, list[dict]]) -> N
     assert [record["step"] for record in records] == [0, 4, 8, 12]
     assert [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()] == records
     assert records[0]["loss"] is None
+    assert records[-1]["learning_rate"] == pytest.approx(0)
+    assert records[1]["learning_rate"] == pytest.approx(0.006 * learning_rate_factor(1 / 3))
     assert records[-1]["loss"] < records[1]["loss"]
     content = torch.load(out / "last.pt", weights_only=True)
     assert content["step"] == 12
@@ -181,6 +186,113 @@ def test_a_checkpoint_replaces_the_old_one_whole(tmp_path: Path) -> None:
     with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
         save_checkpoint(tmp_path / "last.pt", {"step": lambda: 2})
     assert load_checkpoint(tmp_path / "last.pt")["step"] == 1
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("unexpected pos 64 vs 0")])
+def test_a_full_disk_leaves_the_last_good_checkpoint(
+    scenes: Path, run: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Torch says RuntimeError where a write falls short in the middle of a file."""
+
+    def save_until_full(content: dict, file: object) -> None:
+        if content["step"] > 4:
+            file.write(b"half of it")
+            raise error
+        real_save(content, file)
+
+    real_save = torch.save
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", save_until_full)
+        with pytest.raises(
+            InputError, match="what was saved before is still whole: make room, then go on with --resume"
+        ):
+            train(scenes, tmp_path / "run", **SETTINGS)
+    assert not list((tmp_path / "run").glob("*.partial"))
+    assert load_checkpoint(tmp_path / "run" / "last.pt")["step"] == 4
+    train(scenes, tmp_path / "run", **SETTINGS, resume=True)
+    assert same_weights(run[0], tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("at", "words"),
+    [
+        (6, "went astray at step 6: .*features holds NaN.*has the model of step 4"),
+        (2, "went astray at step 2: .*features holds NaN.*nothing was saved yet; try a higher temperature"),
+        (8, "a weight is not finite after step 8; .*has the model of step 4"),
+    ],
+)
+def test_a_run_that_goes_astray_stops_and_keeps_what_was_good(
+    scenes: Path, tmp_path: Path, at: int, words: str
+) -> None:
+    def spoil(step: int, model: torch.nn.Module, _: object) -> None:
+        if step == at:
+            with torch.no_grad():
+                model.text_encoder.hidden.weight[0, 0] = math.nan
+
+    with pytest.raises(InputError, match=words):
+        train(scenes, tmp_path / "run", **SETTINGS, on_step=spoil)
+    last = tmp_path / "run" / "last.pt"
+    assert last.is_file() == (at > 4)
+    assert at < 4 or all(parameter.isfinite().all() for parameter in weights(last.parent).values())
+
+
+def test_a_loss_that_is_not_finite_names_its_parts(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(REGULARIZERS, "uniformity", lambda views, _: views.image_features.sum() * math.inf)
+    words = "step 0: loss [0-9.]+, uniformity (inf|-inf|nan), at temperature 0.2 and with logits up to [0-9.]+; nothing"
+    with pytest.raises(InputError, match=words):
+        train(scenes, tmp_path / "run", **SETTINGS, regularizers=["uniformity"], temperature="0.2")
+    assert not (tmp_path / "run").exists()
+
+
+def change_a_caption(root: Path) -> None:
+    path = root / "annotations" / "captions_train.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["caption"] += " and"
+    path.write_text(json.dumps(content))
+
+
+def change_an_image(root: Path) -> None:
+    path = sorted((root / "images").glob("val_*.png"))[0]
+    path.write_bytes(path.read_bytes() + b"more")
+
+
+@pytest.mark.parametrize("change", [change_a_caption, change_an_image])
+def test_other_data_under_the_same_name_is_no_resume(scenes: Path, tmp_path: Path, change) -> None:
+    shutil.copytree(scenes, tmp_path / "scenes")
+    train(tmp_path / "scenes", tmp_path / "run", **SETTINGS | {"epochs": 1})
+    change(tmp_path / "scenes")
+    before = (tmp_path / "run" / "last.pt").read_bytes()
+    with pytest.raises(InputError, match="has other images or captions than when the run in .* began; start a new run"):
+        train(tmp_path / "scenes", tmp_path / "run", **SETTINGS | {"epochs": 1}, resume=True)
+    assert (tmp_path / "run" / "last.pt").read_bytes() == before
+
+
+def test_tensorboard_gets_every_number_of_the_log(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written: dict[tuple[str, int], float] = {}
+
+    class SummaryWriter(contextlib.nullcontext):
+        def __enter__(self) -> "SummaryWriter":
+            return self
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            assert self.enter_result == str(tmp_path / "run" / "tensorboard")
+            written[name, step] = value
+
+    given = ["--data", scenes, "--out", tmp_path / "run", "--epochs", "2", "--image-size", "32", "--batch-size", "24"]
+    given = [*map(str, given), "--cache", str(tmp_path / "cache"), "--tensorboard"]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # not installed
+    assert training.main(given) == 2
+    assert "--tensorboard needs the package tensorboard: pip install tensorboard" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    module = types.SimpleNamespace(SummaryWriter=SummaryWriter)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    assert training.main(given) == 0
+    records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert written == {(name, record["step"]): value for record in records[1:] for name, value in record.items()}
 
 
 def test_evaluation_ends_in_one_json_object(scenes: Path, run: tuple, capsys: pytest.CaptureFixture[str]) -> None:
