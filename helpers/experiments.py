@@ -25,11 +25,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from helpers.annotations import Record
+from helpers.augmentation import parse_augmentation
 from helpers.checkpoints import load_checkpoint, restore_model
 from helpers.command_line import CommandLine, InputError
 from helpers.data import ImageTextDataset, captions_by_image, make_loader
 from helpers.encoders import DualEncoder
-from helpers.evaluation import DIRECTIONS, minimal_pairs_by_kind, retrieval_metrics, texts
+from helpers.evaluation import DIRECTIONS, image_size_of, minimal_pairs_by_kind, retrieval_metrics, texts
 from helpers.layouts import open_pairs
 from helpers.losses import contrastive_loss
 from helpers.regularizer_report import PART_SIMILARITIES, similarities_with_parts
@@ -69,13 +70,14 @@ def parse_arm(text: str) -> Arm:
         recipe = recipe_of(parser.parse_args(shlex.split(options)))
         parse_regularizers(recipe["regularizers"])
         parse_schedule(recipe["temperature"])
+        parse_augmentation(recipe["augment"])
     except ValueError as error:
         raise InputError(f"arm {name!r}: {error}") from None
     return Arm(name, options, recipe)
 
 
-def costs(data: Path, arms: Sequence[Arm], rounds: int = 16) -> list[dict[str, float]]:
-    """What an epoch of each arm costs, from ``rounds`` steps of each that they make by turns.
+def costs(data: Path, arms: Sequence[Arm], cache: Path | None, rounds: int = 32) -> list[dict[str, float]]:
+    """What an epoch of each arm costs, from ``rounds`` batches and steps of each, made by turns.
 
     Returns:
         For each arm ``time``, of an epoch over that of an epoch of the first arm, the mean of all rounds but the
@@ -85,7 +87,9 @@ def costs(data: Path, arms: Sequence[Arm], rounds: int = 16) -> list[dict[str, f
     ways = []
     for arm in arms:
         weights, rates = parse_regularizers(arm.recipe["regularizers"])
-        dataset = ImageTextDataset(*pairs.captions("train"), arm.recipe["image_size"])
+        augment = parse_augmentation(arm.recipe["augment"])
+        dataset = ImageTextDataset(*pairs.captions("train"), arm.recipe["image_size"], augment=augment)
+        dataset.use_cache(cache)
         tokenizer = WordTokenizer.build(chain(*dataset.captions))
         batches = endless(make_loader(dataset, tokenizer, arm.recipe["batch_size"], seed=0))
         torch.manual_seed(0)
@@ -96,8 +100,8 @@ def costs(data: Path, arms: Sequence[Arm], rounds: int = 16) -> list[dict[str, f
     for turn in range(rounds):
         for number in numbers[:: 1 if turn % 2 == 0 else -1]:  # who comes first finds the processor another way
             model, weights, batches, optimizers = ways[number]
-            batch = next(batches)
             started = time.perf_counter()
+            batch = next(batches)
             with kept_for_backward() as kept:
                 views = model.views(batch["images"], batch["token_ids"], batch["padding"])
                 loss = contrastive_loss(views.image_features, views.text_features, 0.1)
@@ -190,12 +194,11 @@ def run_once(data: Path, runs: Path, arm: Arm, seed: int, epochs: float, cache: 
     if not done.is_file():
         last = out / "last.pt"
         train(data, out, epochs=epochs, seed=seed, resume=last.is_file(), cache=cache, **arm.recipe)
-        model, tokenizer = restore_model(load_checkpoint(last))
+        checkpoint = load_checkpoint(last)
+        model, tokenizer = restore_model(checkpoint)
         parts = [name for name in parse_regularizers(arm.recipe["regularizers"])[0] if name in PART_SIMILARITIES]
-        sizes = arm.recipe["image_size"]
-        size = sizes if isinstance(sizes, int) else max(sizes)
         partial = out / "measures.json.partial"
-        partial.write_text(json.dumps(measure(model, tokenizer, data, size, parts)))
+        partial.write_text(json.dumps(measure(model, tokenizer, data, image_size_of(checkpoint), parts)))
         partial.replace(done)  # whole or not at all
     return json.loads(done.read_text())
 
@@ -307,7 +310,7 @@ def run_experiment(
     if new:
         print(f"measuring what an epoch costs: {', '.join(arm.name for arm in new)}")
         torch.set_num_threads(1)
-        for arm, cost in zip(new, costs(data, [arms[0], *new])[1:], strict=True):
+        for arm, cost in zip(new, costs(data, [arms[0], *new], cache)[1:], strict=True):
             known[arm.name] = {"options": arm.options} | cost
         runs.mkdir(parents=True, exist_ok=True)
         costs_file.write_text(json.dumps(known))

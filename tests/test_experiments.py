@@ -143,7 +143,7 @@ def test_parts_are_added_the_same_in_blocks_of_images(
 def test_costs_take_turns_and_know_the_memory(folder: Path) -> None:
     arms = [parse_arm(text) for text in ("plain", "half: --batch-size 128", "pyramid: --regularizer pyramid")]
     arms = [arm._replace(recipe=arm.recipe | {"batch_size": arm.recipe["batch_size"] // 8}) for arm in arms]
-    plain, half, pyramid = costs(folder / "scenes", arms, rounds=2)
+    plain, half, pyramid = costs(folder / "scenes", arms, folder / "cache", rounds=2)
     assert plain == {"time": 1, "memory": 1}
     assert 0.4 < half["memory"] < 0.7
     assert 1.2 < pyramid["memory"] < 2.5

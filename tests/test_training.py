@@ -302,8 +302,8 @@ def test_evaluation_ends_in_one_json_object(scenes: Path, run: tuple, capsys: py
         result = json.loads(printed[-1])
         for metrics in (result, result["exact"]):
             for direction in ("image_to_text", "text_to_image"):
-                recalls = {"R@1", "R@5", "R@10", "median_rank", "chance"}
-                assert set(metrics[direction]) == recalls | {"ceiling", "truth_oracle", "fits"}
+                recalls = {"R@1", "R@5", "R@10", "median_rank", "mean_rank", "chance"}
+                assert set(metrics[direction]) == recalls | {"ceiling", "truth_oracle", "fits", "R-precision", "mAP@R"}
                 assert 0 <= metrics[direction]["R@1"] <= metrics[direction]["R@10"] <= 100
         assert set(result["minimal_pairs"]) == {"colours", "sides"}
         assert "ceiling" in printed[0]
