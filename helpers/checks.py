@@ -584,34 +584,61 @@ def check_pool_regions(answer: Callable[[Tensor, int], Tensor]) -> None:
     passed("pool_regions")
 
 
-def check_distinct_best_matches(answer: Callable[[Tensor], int]) -> None:
-    """``answer(logits)``: logits ``[images, texts]`` to the number of different texts that some image likes best."""
+def check_token_wise_similarity(answer: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    """``answer(regions, words, padding)``: regions ``[images, regions, dim]``, words ``[texts, length, dim]`` and
+    padding, bool ``[texts, length]``, to ``[images, texts]``: the mean over the words of a text, padding left out, of
+    the cosine of each with its best region of the image."""
     generator = torch.Generator().manual_seed(0)
-    cases = 0
-    while cases < CASES:
-        images, texts, dim = torch.randint(3, 13, (3,), generator=generator).tolist()
-        logits = torch.randn(images, dim, generator=generator) @ torch.randn(dim, texts, generator=generator)
-        best = [max(range(texts), key=row.__getitem__) for row in logits.tolist()]
-        best_images = [max(range(images), key=column.__getitem__) for column in logits.T.tolist()]
-        right = len(set(best))
+    for case in range(CASES):
+        images, texts = torch.randint(2, 6, (2,), generator=generator).tolist()
+        length = int(torch.randint(4, 8, (), generator=generator))
+        regions = 3 * torch.randn(images, 9, 5, generator=generator)
+        words = 2 * torch.randn(texts, length, 5, generator=generator)  # also where padding is: it must not count
+        counts = torch.randint(1, length, (texts,), generator=generator)
+        counts[0] = length - 2
+        counts[1] = length if case else length - 1  # at first each text is padded, so a mask turned round is no 0 / 0
+        padding = torch.arange(length) >= counts[:, None]  # [texts, length]
+        dots = torch.stack([torch.stack([x @ y.T for y in words]) for x in regions])  # [image, text, region, word]
+        cosines = dots / regions.norm(dim=2)[:, None, :, None] / words.norm(dim=2)[None, :, None]
+
+        def over_words(values: Tensor, counts: Tensor = counts) -> Tensor:
+            """``[image, text, word]`` to the mean over the first words of each text, as many as it has."""
+            means = [values[:, text, :count].mean(1) for text, count in enumerate(counts.tolist())]
+            return torch.stack(means, 1)  # [image, text]
+
+        best_region = cosines.amax(2)  # [image, text, word]
+        reference = over_words(best_region)
+        best_word = [cosines[:, text, :, :count].amax(2) for text, count in enumerate(counts.tolist())]
         mistakes = {
-            len(set(best_images)): "these are the best images of the texts; for each image look along its row, dim=1",
-            images: "every image was counted; count each column once, however many images choose it",
-            min(images, texts, dim): "this is the rank of the logits; take the argmax of each row instead",
-            sum(row == column for row, column in enumerate(best)): (
-                "these are the images that choose their own text, the hits; count the different columns"
+            "padding is not masked: what stands at padded places is no word and must not count": best_region.mean(2),
+            "padding is masked, but the mean still divides by the padded length; divide by the number of words": (
+                reference * counts / length
             ),
+            "padded places were set to minus infinity and are still in the mean; give them 0 once the best is chosen": (
+                reference.masked_fill(padding.any(1), float("-inf"))
+            ),
+            "the mask is the wrong way round: padding is True where no word is": (
+                (best_region * padding).sum(2) / padding.sum(1)
+            ),
+            "this is the sum over words; take the mean, or long texts win": reference * counts,
+            "this is each region's best word; each word seeks its best region, so the maximum is over regions": (
+                torch.stack([best.mean(1) for best in best_word], 1)
+            ),
+            "this is each region's best word, with padding as a word; the maximum is over regions": (
+                cosines.amax(3).mean(2)
+            ),
+            "regions and words are not normalised; s is their cosine": over_words(dots.amax(2)),
+            "the regions are not normalised": over_words((dots / words.norm(dim=2)[None, :, None]).amax(2)),
+            "the words are not normalised": over_words((dots / regions.norm(dim=2)[:, None, :, None]).amax(2)),
+            "this is the mean over all regions; each word looks at its best one": over_words(cosines.mean(2)),
+            "this is the one best word of each text; take the mean of all its words": (
+                best_region.masked_fill(padding, -2.0).amax(2)
+            ),
+            "the result is [texts, images]; images are rows": reference.T,
         }
-        if len({right, *mistakes}) < 5:
-            continue  # two mistakes that give the same number could not be told apart
-        cases += 1
-        result = attempt(answer, logits.clone())
-        hint = "; is a return missing?" if result is None else "; take len(...) or .item() of it"
-        whole = isinstance(result, int) and not isinstance(result, bool)
-        expect(whole, f"distinct_best_matches must return an int, not {type(result).__name__}{hint}")
-        other = f"of logits {list(logits.shape)} you counted {result}; it should be {right}, the columns {set(best)}"
-        expect(result == right, mistakes.get(result, other))
-    passed("distinct_best_matches")
+        result = attempt(answer, regions.clone(), words.clone(), padding.clone())
+        agree("token_wise_similarity", result, reference, mistakes)
+    passed("token_wise_similarity")
 
 
 def check_nested_prefix_loss(answer: Callable[[Tensor, Tensor, list[int], float], Tensor]) -> None:

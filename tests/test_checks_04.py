@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from answers import assert_named, assert_right
 from torch import Tensor
 
-from helpers.checks import check_distinct_best_matches, check_nested_prefix_loss, check_pool_regions
+from helpers.checks import check_nested_prefix_loss, check_pool_regions, check_token_wise_similarity
 from helpers.losses import contrastive_loss, one_way_contrastive_loss
+from helpers.regularizers import token_wise_similarities
 
 
 def stub(*_: object) -> Tensor:
@@ -33,6 +34,25 @@ def nested(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda x, y, prefixes, t: torch.stack([loss(x, y, k, t) for k in prefixes]).mean()
 
 
+def cosines(regions: Tensor, words: Tensor) -> Tensor:
+    """``[image, text, region, word]``."""
+    return torch.einsum("ird,twd->itrw", F.normalize(regions, dim=2), F.normalize(words, dim=2))
+
+
+def best_regions(regions: Tensor, words: Tensor) -> Tensor:
+    """``[image, text, word]``."""
+    return cosines(regions, words).amax(2)
+
+
+def masked_mean(values: Tensor, padding: Tensor) -> Tensor:
+    """``[image, text, word]`` to ``[image, text]``."""
+    return values.masked_fill(padding, 0.0).sum(2) / (~padding).sum(1)
+
+
+def of_regions_with_padding(regions: Tensor, words: Tensor, padding: Tensor) -> Tensor:
+    return cosines(regions, words).amax(3).mean(2)
+
+
 def cosine_loss_without_normalising(x: Tensor, y: Tensor, temperature: float) -> Tensor:
     logits, labels = x @ y.T / temperature, torch.arange(len(x))
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
@@ -47,8 +67,9 @@ def cut_late(x: Tensor, y: Tensor, k: int, temperature: float) -> Tensor:
     [
         (check_pool_regions, lambda m, grid: F.adaptive_avg_pool2d(m, grid).flatten(1)),
         (check_pool_regions, lambda m, grid: blocks(m, grid).mean((3, 5)).flatten(1)),
-        (check_distinct_best_matches, lambda logits: len(set(logits.argmax(1).tolist()))),
-        (check_distinct_best_matches, lambda logits: logits.argmax(1).unique().numel()),
+        (check_token_wise_similarity, lambda r, w, padding: token_wise_similarities(r, w, padding)[1]),
+        (check_token_wise_similarity, lambda r, w, padding: masked_mean(best_regions(r, w), padding)),
+        (check_token_wise_similarity, lambda r, w, p: masked_mean(best_regions(r, w * ~p[:, :, None]), p)),
         (check_nested_prefix_loss, nested(lambda x, y, k, t: contrastive_loss(x[:, :k], y[:, :k], t))),
         (
             check_nested_prefix_loss,
@@ -89,19 +110,32 @@ def test_pool_regions_names_the_mistake(answer: Callable, words: str) -> None:
     ("answer", "words"),
     [
         (stub, "not written yet"),
-        (lambda logits: None, "is a return missing"),
-        (lambda logits: torch.tensor(len(logits.argmax(1).unique())), "must return an int, not Tensor"),
-        (lambda logits: logits.argmax(1).unique(), "must return an int, not Tensor"),
-        (lambda logits: len(logits.argmax(0).unique()), "best images of the texts"),
-        (lambda logits: len(logits.argmax(1)), "count each column once"),
-        (lambda logits: len(logits.amax(1).unique()), "count each column once"),
-        (lambda logits: int(torch.linalg.matrix_rank(logits)), "rank"),
-        (lambda logits: int((logits.argmax(1) == torch.arange(len(logits))).sum()), "the hits"),
-        (lambda logits: -1, "it should be"),
+        (lambda r, w, p: None, "is a return missing"),
+        (lambda r, w, p: best_regions(r, w).mean(2), "padding is not masked"),
+        (lambda r, w, p: best_regions(r, w).masked_fill(p, 0.0).mean(2), "divides by the padded length"),
+        (lambda r, w, p: best_regions(r, w).masked_fill(p, -torch.inf).mean(2), "minus infinity"),
+        (lambda r, w, p: masked_mean(best_regions(r, w), ~p), "wrong way round"),
+        (lambda r, w, p: best_regions(r, w).masked_fill(p, 0.0).sum(2), "sum over words"),
+        (lambda r, w, p: token_wise_similarities(r, w, p)[0], "each region's best word; each word seeks"),
+        (of_regions_with_padding, "with padding as a word"),
+        (lambda r, w, p: masked_mean(torch.einsum("ird,twd->itrw", r, w).amax(2), p), "words are not normalised"),
+        (
+            lambda r, w, p: masked_mean(torch.einsum("ird,twd->itrw", r, F.normalize(w, dim=2)).amax(2), p),
+            "the regions are not normalised",
+        ),
+        (
+            lambda r, w, p: masked_mean(torch.einsum("ird,twd->itrw", F.normalize(r, dim=2), w).amax(2), p),
+            "the words are not normalised",
+        ),
+        (lambda r, w, p: masked_mean(cosines(r, w).mean(2), p), "mean over all regions"),
+        (lambda r, w, p: best_regions(r, w).masked_fill(p, -torch.inf).amax(2), "one best word"),
+        (lambda r, w, p: masked_mean(best_regions(r, w), p).T, "images are rows"),
+        (lambda r, w, p: F.normalize(r) @ w.mT, "stopped with RuntimeError"),
+        (lambda r, w, p: masked_mean(best_regions(r, w), p) + 0.01, "entry [0, 0] is"),
     ],
 )
-def test_distinct_best_matches_names_the_mistake(answer: Callable, words: str) -> None:
-    assert_named(check_distinct_best_matches, answer, words)
+def test_token_wise_similarity_names_the_mistake(answer: Callable, words: str) -> None:
+    assert_named(check_token_wise_similarity, answer, words)
 
 
 @pytest.mark.parametrize(

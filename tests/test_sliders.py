@@ -109,12 +109,21 @@ def expected(figure, at):
 """,
     "04_multi_scale": """
 def expected(figure, at):
-    image = snapshots.images[at["Image"]].float() / 255  # [3, 64, 64]
-    size = 64 // at["Grid"]
-    regions = image.unfold(1, size, size).unfold(2, size, size).mean((3, 4)).permute(1, 2, 0)  # [grid, grid, 3]
-    left, right = (torch.as_tensor(axis.images[0].get_array()) for axis in figure.axes)
-    torch.testing.assert_close(left.float(), image.permute(1, 2, 0))
-    torch.testing.assert_close(right.float(), regions, atol=0.003, rtol=0)  # pixels are rounded to 1 / 255
+    index, text = list(related.items())[at["Image"]]
+    words, grid = text.split(), at["Grid"]
+    words[at["Word"] - 1] = f"[{words[at['Word'] - 1]}]"
+    assert figure.get_suptitle() == " ".join(words)
+    for axis, its_model in zip(figure.axes, trained.values(), strict=True):
+        with torch.no_grad():
+            views = its_model.views(test_set[index]["image"][None], *its_tokenizer([text]))
+            blocks = F.adaptive_avg_pool2d(views.region_map, grid).flatten(2).mT  # [1, grid * grid, 128]
+            regions = its_model.image_encoder.projections[0](blocks)[0]  # [grid * grid, 128]
+            cosines = F.cosine_similarity(regions, views.phrases[0, at["Word"] - 1], dim=1)  # [grid * grid]
+        shade = torch.as_tensor(axis.images[1].get_array())[:, :, 3]
+        torch.testing.assert_close(shade.flatten(), (0.7 - 0.7 * cosines / 0.6).clamp(0, 0.7), atol=1e-4, rtol=0)
+        row, column = divmod(int(cosines.argmax()), grid)
+        assert axis.patches[0].get_xy() == (column * 64 / grid, row * 64 / grid)
+        assert axis.get_title().endswith(f"best {cosines.max():.2f}")
 """,
     "05_training": """
 def expected(figure, at):
