@@ -187,20 +187,31 @@ def recalls(similarity: Tensor, owners: Tensor, name: str) -> dict[str, float]:
 
 
 def run_once(data: Path, runs: Path, arm: Arm, seed: int, epochs: float, cache: Path | None) -> dict[str, float]:
-    """Train one arm with one seed and measure it, on one thread; a run that is done is only read."""
+    """Train one arm with one seed and measure it, on one thread; a run that is done is only read.
+
+    Raises:
+        InputError: if the run that is done had other options, another length or other data.
+    """
     torch.set_num_threads(1)
     out = runs / arm.name.replace(" ", "_") / str(seed)
-    done = out / "measures.json"
-    if not done.is_file():
-        last = out / "last.pt"
-        train(data, out, epochs=epochs, seed=seed, resume=last.is_file(), cache=cache, **arm.recipe)
-        checkpoint = load_checkpoint(last)
-        model, tokenizer = restore_model(checkpoint)
-        parts = [name for name in parse_regularizers(arm.recipe["regularizers"])[0] if name in PART_SIMILARITIES]
-        partial = out / "measures.json.partial"
-        partial.write_text(json.dumps(measure(model, tokenizer, data, image_size_of(checkpoint), parts)))
-        partial.replace(done)  # whole or not at all
-    return json.loads(done.read_text())
+    done, settings = out / "measures.json", {"data": data.name, "options": arm.options, "epochs": epochs}
+    if done.is_file():
+        before = json.loads(done.read_text())
+        if before["settings"] != settings:
+            raise InputError(
+                f"{out} was run with {before['settings']}, not {settings}; choose another folder as --runs"
+            )
+        return before["measures"]
+    last = out / "last.pt"
+    train(data, out, epochs=epochs, seed=seed, resume=last.is_file(), cache=cache, **arm.recipe)
+    checkpoint = load_checkpoint(last)
+    model, tokenizer = restore_model(checkpoint)
+    parts = [name for name in parse_regularizers(arm.recipe["regularizers"])[0] if name in PART_SIMILARITIES]
+    measures = measure(model, tokenizer, data, image_size_of(checkpoint), parts)
+    partial = out / "measures.json.partial"
+    partial.write_text(json.dumps({"settings": settings, "measures": measures}))
+    partial.replace(done)  # whole or not at all
+    return measures
 
 
 def difference(values: Sequence[float], baseline: Sequence[float]) -> dict[str, float]:

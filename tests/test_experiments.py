@@ -100,6 +100,12 @@ def test_what_is_done_is_not_run_again(result: dict, folder: Path, monkeypatch: 
     assert again == {name: value for name, value in result.items() if name != "command"}
 
 
+def test_runs_of_other_settings_are_not_taken_for_these(result: dict, folder: Path) -> None:
+    arms = read_arms(folder / "arms.txt")
+    with pytest.raises(InputError, match=r"was run with .*'epochs': 2.*, not .*'epochs': 3.*; choose another folder"):
+        run_experiment(folder / "scenes", folder / "runs", arms, 3, [0, 1], 1, folder / "cache")
+
+
 def test_measures_are_those_of_the_evaluation(folder: Path, tmp_path: Path) -> None:
     train(folder / "scenes", tmp_path / "run", epochs=3, batch_size=32, cache=folder / "cache")
     checkpoint = load_checkpoint(tmp_path / "run" / "last.pt")
