@@ -8,6 +8,7 @@ and is symmetric: the mean of image to text and text to image.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -116,6 +117,122 @@ def contrastive_loss(image_features: Tensor, text_features: Tensor, temperature:
     check_temperature(temperature)
     logits_per_image = cosine_similarities(image_features, text_features) / temperature  # [image, text]
     return symmetric_cross_entropy(logits_per_image)
+
+
+class RowsOfLength(torch.autograd.Function):
+    """``length * F.normalize(features, dim=1)``, with a backward pass that takes one tensor of this size, not four."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, length: Tensor) -> Tensor:
+        scale = length / features.norm(dim=1, keepdim=True).clamp_min(1e-12)  # [batch, 1]
+        rows = features * scale
+        ctx.save_for_backward(rows, scale, length)
+        return rows
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        rows, scale, length = ctx.saved_tensors
+        along = (gradient * rows).sum(1, keepdim=True) / length  # [batch, 1], of the gradient along its row
+        return torch.addcmul(gradient, rows, along / length, value=-1).mul_(scale), along.sum()
+
+
+BLOCK = 256  # rows of the matrix that are held at a time; with 16,384 columns these are 16 MB, which a cache can hold
+
+
+def two_blocks(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Room for two blocks of ``a @ b.T``, filled again and again: asking the system for it anew takes time."""
+    return a.new_empty(min(BLOCK, len(a)), len(b)), a.new_empty(min(BLOCK, len(a)), len(b))
+
+
+class BlockwiseLogSumExp(torch.autograd.Function):
+    """Log-sum-exp of each row and each column of ``a @ b.T``, of which no more than ``BLOCK`` rows are ever held.
+
+    ``BlockwiseLogSumExp.apply(a [rows, dim], b [columns, dim], first)`` gives ``[rows]``, ``[columns]``, and the
+    matched logits ``[rows]``: row i belongs to column ``first + i``. All are float64, since a small loss is the
+    difference of large logits.
+
+    A row is done within its block. A column runs through all blocks with its largest logit so far and the sum of the
+    exponentials below it, which shrinks whenever a larger logit comes. The backward pass computes each block again: the
+    gradient of a logit is its softmax in its row and in its column, each times what this row or column receives, and at
+    a match what that receives besides.
+
+    Source: Milakov and Gimelshein, 2018, "Online normalizer calculation for softmax", algorithm 3; computed again in
+    the backward pass as by Cheng et al., 2024, "Breaking the Memory Barrier" (Inf-CL).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, first: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        of_rows, matched, sums = (a.new_zeros(n, dtype=torch.float64) for n in (len(a), len(a), len(b)))
+        largest = a.new_full((len(b),), -torch.inf)
+        rooms = two_blocks(a, b)
+        with torch.autocast(a.device.type, enabled=False):  # half the digits are not enough for a softmax
+            for start in range(0, len(a), BLOCK):
+                rows = slice(start, start + BLOCK)
+                logits, exponentials = (room[: len(a[rows])] for room in rooms)  # [block, columns] each
+                torch.mm(a[rows], b.T, out=logits)
+                matched[rows] = logits.diagonal(first + start)
+                highest = logits.amax(1, keepdim=True)
+                of_rows[rows] = (
+                    highest[:, 0] + torch.sub(logits, highest, out=exponentials).exp_().sum(1).double().log_()
+                )
+                before, largest = largest, torch.maximum(largest, logits.amax(0))
+                sums.mul_((before - largest).exp_()).add_(logits.sub_(largest).exp_().sum(0))
+        ctx.save_for_backward(a, b, largest, sums)
+        ctx.first = first
+        return of_rows, largest + sums.log(), matched
+
+    @staticmethod
+    def backward(ctx: Any, to_rows: Tensor, to_columns: Tensor, to_matched: Tensor) -> tuple[Tensor, Tensor, None]:
+        if torch.is_grad_enabled():  # only with create_graph=True
+            raise RuntimeError(
+                "the blockwise loss has no second derivative, since it keeps no graph of its gradient; "
+                "use contrastive_loss where create_graph=True is needed"
+            )
+        a, b, largest, sums = ctx.saved_tensors
+        first, to_columns = ctx.first, to_columns / sums  # so that exp(logit - largest) becomes a softmax
+        to_rows, to_columns, to_matched = (given.to(a.dtype) for given in (to_rows, to_columns, to_matched))
+        a_gradient, b_gradient = torch.empty_like(a), torch.zeros_like(b)
+        rooms = two_blocks(a, b)
+        with torch.autocast(a.device.type, enabled=False):
+            for start in range(0, len(a), BLOCK):
+                rows = slice(start, start + BLOCK)
+                logits, gradient = (room[: len(a[rows])] for room in rooms)  # [block, columns] each
+                torch.mm(a[rows], b.T, out=logits)
+                torch.softmax(logits, 1, out=gradient).mul_(to_rows[rows, None])
+                gradient.addcmul_(logits.sub_(largest).exp_(), to_columns)
+                # Matches apart: among thousands of small terms, a large one would round them all.
+                matches, own = gradient.diagonal(first + start), slice(first + start, first + start + len(logits))
+                to_match = (matches + to_matched[rows])[:, None]  # [block, 1]
+                matches.zero_()
+                a_gradient[rows] = (gradient @ b).addcmul_(to_match, b[own])
+                b_gradient.addmm_(gradient.T, a[rows])
+                b_gradient[own].addcmul_(to_match, a[rows])
+        return a_gradient, b_gradient, None
+
+
+def scaled_sides(image_features: Tensor, text_features: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Both sides in float32 at least, texts of length 1, images of ``1 / temperature``: their products are logits."""
+    images, texts = at_least_float32(image_features), at_least_float32(text_features)
+    logit_scale = torch.as_tensor(1 / temperature, dtype=images.dtype, device=images.device).reshape(())
+    return RowsOfLength.apply(images, logit_scale), RowsOfLength.apply(texts, torch.ones_like(logit_scale))
+
+
+def blockwise_contrastive_loss(
+    image_features: Tensor, text_features: Tensor, temperature: float | Tensor = 0.07
+) -> Tensor:
+    """:func:`contrastive_loss`, value and gradients, without ever holding the matrix of all similarities.
+
+    Memory grows with ``batch * dim``, not with ``batch ** 2``. It takes four matrix products, of which one is the
+    matrix computed again for the backward pass. It cannot be differentiated twice.
+
+    Args, returns and raises as :func:`contrastive_loss`; and ``RuntimeError`` for ``create_graph=True``.
+    """
+    check_features(image_features, text_features)
+    check_temperature(temperature)
+    images, texts = scaled_sides(image_features, text_features, temperature)
+    of_images, of_texts, matched = BlockwiseLogSumExp.apply(images, texts)  # [batch] each
+    loss = ((of_images - matched).mean() + (of_texts - matched).mean()) / 2
+    return loss.to(texts.dtype)
 
 
 def one_way_contrastive_loss(

@@ -18,6 +18,7 @@ from pytorch_metric_learning.reducers import MeanReducer
 from torch import Tensor
 
 from helpers.losses import (
+    blockwise_contrastive_loss,
     contrastive_loss,
     cosine_similarities,
     decoupled_contrastive_loss,
@@ -66,6 +67,7 @@ def random_case(number: int, largest: int = 24) -> Case:
 
 LOSSES: dict[str, Callable[[Case], Tensor]] = {
     "contrastive": lambda c: contrastive_loss(c.images, c.texts, c.temperature),
+    "blockwise": lambda c: blockwise_contrastive_loss(c.images, c.texts, c.temperature),
     "one way": lambda c: one_way_contrastive_loss(c.images, c.texts, c.temperature, normalize=True),
     "one way raw": lambda c: one_way_contrastive_loss(c.images, c.texts, c.temperature),
     "masked": lambda c: masked_contrastive_loss(c.images, c.texts, c.ids, c.temperature),
@@ -183,6 +185,8 @@ def sup_con_both_ways(case: Case) -> Tensor | None:
 REFERENCES: list[tuple[str, Callable[[Case], Tensor | None]]] = [
     ("contrastive", both_ways(plain_row)),
     ("contrastive", clip_loss),
+    ("blockwise", both_ways(plain_row)),
+    ("blockwise", clip_loss),
     ("one way", nt_xent_one_way),
     ("one way raw", one_way_reference),
     ("masked", both_ways(masked_row)),
@@ -295,6 +299,7 @@ def test_at_the_edges_values_and_gradients_are_finite(name: str, edge: str, dtyp
     ("name", "one_pair", "duplicates"),
     [
         ("contrastive", 0, math.log(6)),
+        ("blockwise", 0, math.log(6)),
         ("one way", 0, math.log(6)),
         ("masked", 0, math.log(6)),
         ("multi-positive", 0, math.log(6)),
@@ -449,6 +454,7 @@ def best(similarities: Tensor, allowed: Tensor) -> Tensor:
 
 COLD: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "contrastive": lambda s, ids: s.amax(1) - s.diagonal(),
+    "blockwise": lambda s, ids: s.amax(1) - s.diagonal(),
     "masked": lambda s, ids: best(s, (ids[:, None] != ids) | torch.eye(len(s)).bool()) - s.diagonal(),
     "multi-positive": lambda s, ids: (
         s.amax(1) - torch.stack([row[ids == i].mean() for row, i in zip(s, ids, strict=True)])
