@@ -338,10 +338,12 @@ def run_experiment(
         for run in tqdm(as_completed(waiting), total=len(waiting), unit="run", disable=None):
             name, place = waiting[run]
             measures[name][place] = run.result()
-    finally:  # also where a run failed or a signal came: the others would otherwise all be run first
-        pool.shutdown(wait=False, cancel_futures=True)
+    except BaseException:  # a run failed or a signal came: those that run now would otherwise be waited for
         for child in multiprocessing.active_children():
             child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
     found = summary(arms, measures)
     return {
         "data": data.name,

@@ -139,6 +139,7 @@ def test_autocast_does_not_take_digits_from_it() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.long
 def test_the_benchmark_measures_its_rivals_in_time_and_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -103,7 +103,7 @@ def free_port() -> str:
         return str(taken.getsockname()[1])
 
 
-@pytest.fixture(scope="module", params=[2, 4], ids=["two ranks", "four ranks"])
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.long)], ids=["two ranks", "four ranks"])
 def found_by_ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What each of several processes has found."""
     folder = tmp_path_factory.mktemp("ranks")
