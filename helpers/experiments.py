@@ -38,7 +38,7 @@ from helpers.regularizers import REGULARIZERS, parse_regularizers
 from helpers.scenes import truth_of
 from helpers.temperature import parse_schedule
 from helpers.text import WordTokenizer
-from helpers.training import add_recipe, make_optimizers, recipe_of, train
+from helpers.training import ARCHITECTURE, add_recipe, make_optimizers, recipe_of, train
 
 CONFIDENCE = 0.95
 
@@ -93,7 +93,7 @@ def costs(data: Path, arms: Sequence[Arm], cache: Path | None, rounds: int = 32)
         tokenizer = WordTokenizer.build(chain(*dataset.captions))
         batches = endless(make_loader(dataset, tokenizer, arm.recipe["batch_size"], seed=0))
         torch.manual_seed(0)
-        model = DualEncoder(len(tokenizer), tokenizer.max_length, **{"dropout": 0.1, **rates}).train()
+        model = DualEncoder(len(tokenizer), tokenizer.max_length, **(ARCHITECTURE | rates)).train()
         ways.append((model, weights, batches, make_optimizers(model, None)))
     found: list[list[tuple[float, int]]] = [[] for _ in arms]  # seconds a pair, and bytes kept
     numbers = range(len(arms))

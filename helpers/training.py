@@ -31,6 +31,8 @@ from helpers.regularizers import RATES, REGULARIZERS, parse_regularizers
 from helpers.temperature import LearnedTemperature, parse_schedule
 from helpers.text import WordTokenizer
 
+ARCHITECTURE = {"dim": 128, "dropout": 0.1}  # of the encoders, unless a rate among the regularizers says otherwise
+
 
 def make_optimizers(model: nn.Module, temperature: object) -> list[torch.optim.Optimizer]:
     """Muon for the weight matrices and convolutions, AdamW for the rest: embeddings, the first layer, biases,
@@ -133,7 +135,7 @@ def train(
     torch.manual_seed(seed)
     captions = [caption for of_image in train_set.captions for caption in of_image]
     tokenizer = WordTokenizer.build(captions, min_count=2 if len(captions) > 1000 else 1)
-    architecture = {"dim": 128, "dropout": 0.1, **dropouts}
+    architecture = ARCHITECTURE | dropouts
     model = DualEncoder(len(tokenizer), tokenizer.max_length, **architecture)
     loader = make_loader(train_set, tokenizer, batch_size, seed)
     schedule = parse_schedule(temperature)

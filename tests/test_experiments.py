@@ -106,9 +106,13 @@ def test_runs_of_other_settings_are_not_taken_for_these(result: dict, folder: Pa
         run_experiment(folder / "scenes", folder / "runs", arms, 3, [0, 1], 1, folder / "cache")
 
 
-def test_measures_are_those_of_the_evaluation(folder: Path, tmp_path: Path) -> None:
-    train(folder / "scenes", tmp_path / "run", epochs=3, batch_size=32, cache=folder / "cache")
-    checkpoint = load_checkpoint(tmp_path / "run" / "last.pt")
+@pytest.fixture(scope="module")
+def checkpoint(folder: Path) -> dict:
+    train(folder / "scenes", folder / "alone", epochs=3, batch_size=32, cache=folder / "cache")
+    return load_checkpoint(folder / "alone" / "last.pt")
+
+
+def test_measures_are_those_of_the_evaluation(folder: Path, checkpoint: dict) -> None:
     found = measure(*restore_model(checkpoint), folder / "scenes", 64, [])
     whole = evaluate_split(checkpoint, folder / "scenes", "test")
     assert len(found) == 7
@@ -127,14 +131,10 @@ def test_measures_are_those_of_the_evaluation(folder: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", PART_SIMILARITIES)
 def test_parts_are_added_the_same_in_blocks_of_images(
-    folder: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    folder: Path, checkpoint: dict, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(folder / "scenes", tmp_path / "run", epochs=1, batch_size=32, cache=folder / "cache")
-    model, tokenizer = restore_model(load_checkpoint(tmp_path / "run" / "last.pt"))
-    paths = (
-        sorted((folder / "scenes" / "images").glob("*test*"))[:7]
-        or sorted((folder / "scenes" / "images").iterdir())[:7]
-    )
+    model, tokenizer = restore_model(checkpoint)
+    paths = sorted((folder / "scenes" / "images").glob("test_*"))[:7]
     texts = ["a red circle", "a small blue square left of a star", "two circles", "a star", "a green cross", "a", "b"]
     dataset = ImageTextDataset(paths, texts, 64)
     plain, summed = similarities_with_parts(model, tokenizer, dataset, texts, [name])
