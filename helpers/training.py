@@ -337,7 +337,8 @@ def check_output(out: Path, settings: dict, resume: bool) -> dict | None:
         raise InputError(f"cannot write to {out}: {nearest} is no folder that you may write in")
     last = out / "last.pt"
     if not resume:
-        if out.is_dir() and any(out.iterdir()):
+        # A run that was killed in its first save has left a part of a file, which is nothing to keep.
+        if out.is_dir() and any(path.suffix != ".partial" for path in out.iterdir()):
             raise InputError(
                 f"{out} is not empty, perhaps it holds another run; choose another folder, or add --resume"
             )

@@ -188,6 +188,13 @@ def test_a_checkpoint_replaces_the_old_one_whole(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "last.pt")["step"] == 1
 
 
+def test_a_run_killed_in_its_first_save_starts_anew(scenes: Path, run: tuple, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.pt.partial").write_bytes(b"half of it")
+    train(scenes, tmp_path / "run", **SETTINGS)
+    assert same_weights(run[0], tmp_path / "run")
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("unexpected pos 64 vs 0")])
 def test_a_full_disk_leaves_the_last_good_checkpoint(
     scenes: Path, run: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
