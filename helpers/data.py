@@ -21,7 +21,7 @@ from helpers.augmentation import Augmentation, resize
 from helpers.cache import Rows, decoded
 from helpers.command_line import InputError
 from helpers.images import read_square
-from helpers.text import WordTokenizer
+from helpers.text import WordTokenizer, split_words
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -56,12 +56,12 @@ def normalize(pixels: Tensor) -> Tensor:
 class Items(list):
     """The items of a batch, whose images lie side by side in one tensor, so that a batch of them needs no copy."""
 
-    def __init__(self, images: Tensor, texts: Sequence[str], image_ids: Sequence[int]) -> None:
+    def __init__(self, images: Tensor, texts: Sequence[Sequence[str]], image_ids: Sequence[int]) -> None:
         self.images = images  # [batch, 3, height, width]
         self.rows = list(images)
         super().__init__(
-            {"image": image, "text": text, "image_id": image_id}
-            for image, text, image_id in zip(self.rows, texts, image_ids, strict=True)
+            {"image": image, "text": text, "image_id": image_id} | ({"further_texts": further} if further else {})
+            for image, (text, *further), image_id in zip(self.rows, texts, image_ids, strict=True)
         )
 
     def are_untouched(self) -> bool:
@@ -76,7 +76,7 @@ class ImageTextDataset(Dataset):
 
     ``dataset[i]`` is ``{"image": float [3, size, size], "text": str, "image_id": int}``: RGB, resized to a square of
     ``image_size`` pixels, normalised with ImageNet's mean and standard deviation. Rows that share an image file
-    share an ``image_id``.
+    share an ``image_id``. With ``captions_per_image`` of 2 or more, ``further_texts`` has the others of these captions.
 
     What is drawn anew in each epoch depends on the seed and the epoch, and on nothing else but the row: where an image
     has several captions, one of them; how a pair is augmented; of several image sizes, the one of a batch (by its first
@@ -90,6 +90,7 @@ class ImageTextDataset(Dataset):
         image_size: int | Sequence[int] = 224,
         seed: int = 0,
         augment: Augmentation | None = None,
+        captions_per_image: int = 1,
     ) -> None:
         """
         Args:
@@ -99,6 +100,8 @@ class ImageTextDataset(Dataset):
                 the largest, and the smaller ones are made from that.
             seed: fixes what is drawn.
             augment: what may be done to a pair in each epoch.
+            captions_per_image: how many different captions of an image an item has. Of 2 or more, as
+                :meth:`draw_captions` draws them.
 
         Raises:
             InputError: if the lengths differ, a file is missing, a caption is empty, or there are no pairs.
@@ -127,6 +130,7 @@ class ImageTextDataset(Dataset):
         self.image_ids = [first_row.setdefault(path, index) for index, path in enumerate(self.image_paths)]
         self.seed = seed
         self.augment = augment
+        self.captions_per_image = captions_per_image
         # Shared memory, so that workers which live through several epochs see the epoch change.
         self._epoch = torch.zeros(1, dtype=torch.long).share_memory_()
         self._cache: Rows | None = None
@@ -145,20 +149,19 @@ class ImageTextDataset(Dataset):
     def __getitems__(self, indices: Sequence[int]) -> Items:
         """The items of a whole batch, which a DataLoader asks for when it can: made together, that is faster."""
         # Indexing a range counts from the end where asked to, and refuses what is out of range.
+        first = getattr(indices, "first", indices[0])  # of the batch, where these rows are a part of one
         indices = [range(len(self))[index] for index in indices]
         pixels = self._pixels(indices)  # [batch, 3, image_size, image_size]
-        texts = [self.draw_caption(index) for index in indices]
-        size = (
-            self.image_size if len(self.image_sizes) == 1 else self._draw(indices[0], "size").choice(self.image_sizes)
-        )
+        texts = [self.draw_captions(index) for index in indices]
+        size = self.image_size if len(self.image_sizes) == 1 else self._draw(first, "size").choice(self.image_sizes)
         if self.augment is None:
             pixels = resize(pixels, size)
         else:
             changed = [
-                self.augment(image, text, size, self._draw(index, "augmentation"))
-                for image, text, index in zip(pixels, texts, indices, strict=True)
-            ]
-            pixels, texts = torch.stack([image for image, _ in changed]), [text for _, text in changed]
+                self.augment(image, "\0".join(of_image), size, self._draw(index, "augmentation"))
+                for image, of_image, index in zip(pixels, texts, indices, strict=True)
+            ]  # the captions of an image as one, since a flip must be right for all of them
+            pixels, texts = torch.stack([image for image, _ in changed]), [text.split("\0") for _, text in changed]
         return Items(normalize(pixels), texts, [self.image_ids[index] for index in indices])
 
     def decode(self, index: int) -> Tensor:
@@ -184,6 +187,20 @@ class ImageTextDataset(Dataset):
         captions = self.captions[index]
         return captions[0] if len(captions) == 1 else self._draw(index).choice(captions)
 
+    def draw_captions(self, index: int) -> list[str]:
+        """The ``captions_per_image`` captions of this row in this epoch, before any augmentation.
+
+        They differ, unless the image has fewer. Of two captions, one with twice as many words is four times as likely
+        to come first: it says more of what distinguishes its image.
+        """
+        if self.captions_per_image == 1:
+            return [self.draw_caption(index)]
+        draw = self._draw(index)
+        # Efraimidis and Spirakis, 2006: sorting by random ** (1 / weight) draws by weight without putting back.
+        keys = [draw.random() ** (1 / max(1, len(split_words(caption))) ** 2) for caption in self.captions[index]]
+        ranked = [caption for _, caption in sorted(zip(keys, self.captions[index], strict=True), reverse=True)]
+        return [ranked[place % len(ranked)] for place in range(self.captions_per_image)]
+
     def _draw(self, index: int, *purpose: str) -> random.Random:
         """What a row's draws of this epoch come from, one for each purpose."""
         return random.Random("/".join(map(str, (self.seed, int(self._epoch), index, *purpose))))
@@ -202,17 +219,25 @@ class Collate:
         self.tokenizer = tokenizer
 
     def __call__(self, items: list[dict]) -> dict:
-        """``{"images": [B, 3, H, W], "token_ids": [B, L], "padding": bool [B, L], "texts": [B], "image_ids": [B]}``."""
-        texts = [item["text"] for item in items]
-        token_ids, padding = self.tokenizer(texts)
+        """``{"images": [B, 3, H, W], "token_ids": [B, L], "padding": bool [B, L], "texts": [B], "image_ids": [B]}``.
+
+        Where items have further texts, ``further_texts`` holds for the second caption of each image, and for each one
+        after it, ``{"token_ids": [B, L], "padding": bool [B, L], "texts": [B]}``.
+        """
         in_one_piece = isinstance(items, Items) and items.are_untouched()
-        return {
+        batch = {
             "images": items.images if in_one_piece else torch.stack([item["image"] for item in items]),
-            "token_ids": token_ids,
-            "padding": padding,
-            "texts": texts,
+            **self.tokenized([item["text"] for item in items]),
             "image_ids": torch.tensor([item["image_id"] for item in items]),
         }
+        if "further_texts" in items[0]:
+            by_place = zip(*(item["further_texts"] for item in items), strict=True)
+            batch["further_texts"] = [self.tokenized(texts) for texts in by_place]
+        return batch
+
+    def tokenized(self, texts: Sequence[str]) -> dict:
+        token_ids, padding = self.tokenizer(texts)
+        return {"token_ids": token_ids, "padding": padding, "texts": list(texts)}
 
 
 class EpochBatches(Sampler[list[int]]):

@@ -18,7 +18,7 @@ from torch.utils.data import Sampler
 
 from helpers.command_line import InputError
 from helpers.data import EpochBatches
-from helpers.losses import BlockwiseLogSumExp, check_features, check_temperature, scaled_sides
+from helpers.losses import BlockwiseLogSumExp, check_features, check_temperature, in_full_precision, scaled_sides
 
 LOST = ("closed by peer", "reset by peer", "Broken pipe", "Connection refused", "Socket closed")  # in gloo's errors
 
@@ -50,6 +50,27 @@ def world() -> World:
         said = ", ".join(f"{name}={text}" for name, text in zip(names, given, strict=True) if text is not None)
         raise InputError(f"the environment says {said}, which is no process of several; start them with torchrun")
     return World(rank, size, local_rank)
+
+
+def device_named(name: str) -> torch.device:
+    """The device that a command line names: ``cpu``; ``cuda``, of several processes each having one; ``cuda:1``.
+
+    Raises:
+        InputError: if there is no such device here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"there is no device {name!r}; choose cpu, cuda, or one GPU of several such as cuda:1")
+    if device.type == "cpu":
+        return device
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    number = world().local_rank if device.index is None else device.index
+    if number >= there:
+        raise InputError(f"--device {name} needs {number + 1} GPUs that PyTorch can use, and here are {there}; try cpu")
+    return torch.device("cuda", number)
 
 
 @contextmanager
@@ -93,6 +114,24 @@ class GatherRows(torch.autograd.Function):
         return own
 
 
+def agreed(value: Any) -> Any:
+    """What rank 0 gives, on every rank; each must call it."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def mean_over_ranks(values: dict[str, Tensor]) -> dict[str, float]:
+    """Numbers that every rank has, each the mean over the ranks."""
+    stacked = torch.stack([value.detach() for value in values.values()])
+    if dist.is_initialized():
+        dist.all_reduce(stacked)
+        stacked /= dist.get_world_size()
+    return dict(zip(values, stacked.tolist(), strict=True))
+
+
 def gather_features(features: Tensor) -> Tensor:
     """The features of all ranks, ``[ranks * batch, ...]``, in the order of the ranks, with gradients.
 
@@ -116,9 +155,10 @@ def local_contrastive_loss(image_features: Tensor, text_features: Tensor, temper
     """
     check_features(image_features, text_features)
     check_temperature(temperature)
-    images, texts = scaled_sides(image_features, text_features, temperature)
-    first = dist.get_rank() * len(texts) if dist.is_initialized() else 0
-    of_images, parts, matched = BlockwiseLogSumExp.apply(images, gather_features(texts), first)
+    first = dist.get_rank() * len(text_features) if dist.is_initialized() else 0
+    with in_full_precision(image_features):
+        images, texts = scaled_sides(image_features, text_features, temperature)
+        of_images, parts, matched = BlockwiseLogSumExp.apply(images, gather_features(texts), first)
     of_texts = gather_features(parts).view(-1, len(parts)).logsumexp(0)  # [batch], of all texts
     loss = ((of_images - matched).mean() + (of_texts[first : first + len(texts)] - matched).mean()) / 2
     return loss.to(texts.dtype)
@@ -137,6 +177,14 @@ def rank_slice(rows: Sequence[int], rank: int, size: int) -> Sequence[int]:
             f"choose a batch size such as {max(share, 1) * size}"
         )
     return rows[rank * share : (rank + 1) * share]
+
+
+class PartOfBatch(list):
+    """The rows that are one rank's, and the ``first`` row of the whole batch, by which what is one for all is drawn."""
+
+    def __init__(self, rows: Sequence[int], first: int) -> None:
+        super().__init__(rows)
+        self.first = first
 
 
 class RankBatches(Sampler[list[int]]):
@@ -158,4 +206,4 @@ class RankBatches(Sampler[list[int]]):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        return (rank_slice(batch, self.here.rank, self.here.size) for batch in self.batches)
+        return (PartOfBatch(rank_slice(batch, self.here.rank, self.here.size), batch[0]) for batch in self.batches)

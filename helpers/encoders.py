@@ -202,10 +202,17 @@ class BatchViews:
     In training, where something is drawn at random, it is drawn in the order of asking.
     """
 
-    def __init__(self, model: DualEncoder, images: Tensor, token_ids: Tensor, padding: Tensor) -> None:
+    def __init__(self, model: "DualEncoder | BatchViews", images: Tensor, token_ids: Tensor, padding: Tensor) -> None:
         self.image_encoder, self.text_encoder = model.image_encoder, model.text_encoder
         self.images, self.token_ids = images, token_ids
         self._given_padding = padding
+
+    def with_texts(self, token_ids: Tensor, padding: Tensor) -> "BatchViews":
+        """The same images with other texts; of the images, what is computed already stays."""
+        other = BatchViews(self, self.images, token_ids, padding)
+        kept = ("region_map", "image_features", "image_scales", "regions", "local_features")
+        other.__dict__ |= {name: self.__dict__[name] for name in kept if name in self.__dict__}
+        return other
 
     @cached_property
     def region_map(self) -> Tensor:

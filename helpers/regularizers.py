@@ -24,6 +24,7 @@ from helpers.losses import (
     check_temperature,
     contrastive_loss,
     cosine_similarities,
+    in_full_precision,
     one_way_contrastive_loss,
     symmetric_cross_entropy,
 )
@@ -98,7 +99,8 @@ def token_wise_similarities(regions: Tensor, words: Tensor, padding: Tensor) -> 
     some_word = words[torch.arange(len(words), device=words.device), (~padding).int().argmax(1)]  # [texts, dim]
     words = torch.where(padding[:, :, None], some_word[:, None], words)
     regions, words = F.normalize(at_least_float32(regions), dim=2), F.normalize(at_least_float32(words), dim=2)
-    similarities = regions.flatten(0, 1) @ words.flatten(0, 1).T  # [images * regions, texts * length]
+    with in_full_precision(regions):
+        similarities = regions.flatten(0, 1) @ words.flatten(0, 1).T  # [images * regions, texts * length]
     similarities = similarities.view(*regions.shape[:2], *words.shape[:2])  # [image, region, text, word]
     of_regions = similarities.max(3).values.mean(1)  # [image, text]
     best_region = similarities.max(1).values.masked_fill(padding, 0.0)  # [image, text, word]
@@ -400,7 +402,8 @@ def decorrelation_regularization(
     for side in (image_features, text_features):
         side = at_least_float32(side)
         deviations = side - side.mean(0)
-        covariances = deviations.T @ deviations / (len(side) - 1)  # [dim, dim]
+        with in_full_precision(side):
+            covariances = deviations.T @ deviations / (len(side) - 1)  # [dim, dim]
         spread = (1 - (covariances.diagonal() + 1e-4).sqrt()).clamp_min(0).mean()
         together = (covariances - covariances.diagonal().diag()).square().sum() / side.shape[1]
         total = total + (variance * spread + covariance * together) / 2

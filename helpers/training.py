@@ -11,18 +11,32 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from helpers.augmentation import parse_augmentation
 from helpers.checkpoints import load_checkpoint, save_checkpoint
 from helpers.command_line import CommandLine, InputError, Interrupted, signals_held
-from helpers.data import ImageTextDataset, make_loader
-from helpers.encoders import BatchViews, DualEncoder
+from helpers.data import Collate, EpochBatches, ImageTextDataset
+from helpers.distributed import (
+    RankBatches,
+    World,
+    agreed,
+    device_named,
+    local_contrastive_loss,
+    mean_over_ranks,
+    process_group,
+    world,
+)
+from helpers.encoders import DualEncoder
 from helpers.evaluation import evaluate
 from helpers.layouts import open_pairs
 from helpers.losses import contrastive_loss, cosine_similarities
@@ -31,12 +45,63 @@ from helpers.regularizers import RATES, REGULARIZERS, parse_regularizers
 from helpers.temperature import LearnedTemperature, parse_schedule
 from helpers.text import WordTokenizer
 
-ARCHITECTURE = {"dim": 128, "dropout": 0.1}  # of the encoders, unless a rate among the regularizers says otherwise
+MOST_RANKS = 4096  # so that no two of them share a seed
+ARCHITECTURE = {"dim": 128, "dropout": 0.0}  # of the encoders, unless a rate among the regularizers says otherwise
+
+
+def in_bfloat16(device: torch.device) -> torch.autocast:
+    """Inside, layers on a GPU multiply in bfloat16; the losses stay in float32, and so does all on a CPU."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+class BatchLoss(nn.Module):
+    """What a step computes forward: the contrastive loss of a batch, and each regularizer.
+
+    Each image has one caption or several. Each of them makes pairs with the captions that the other images have in its
+    place, and the loss is the mean over the places: texts cost little, images much, and so an image teaches more.
+    """
+
+    def __init__(self, model: DualEncoder, schedule: object, weights: dict[str, float]) -> None:
+        """
+        Args:
+            model: the encoders.
+            schedule: of the temperature; a module where it is learned.
+            weights: of the regularizers, by their names.
+        """
+        super().__init__()
+        self.model, self.schedule, self.weights = model, schedule, weights
+
+    def forward(self, batch: dict, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum to be made small, and its parts by their names, which carry no gradients.
+
+        On several processes these are a rank's own; their means over the ranks are those of the whole batch, but that
+        a regularizer compares only what one rank has.
+        """
+        temperature, device = self.schedule(progress), next(self.model.parameters()).device
+        several = dist.is_initialized()
+        parts = dict.fromkeys(("loss", *self.weights), torch.zeros((), device=device))
+        texts = [batch, *batch.get("further_texts", ())]
+        images = batch["images"].to(device, memory_format=torch.channels_last)  # [batch, 3, height, width]
+        with in_bfloat16(device):
+            views = None
+            for of_place in texts:
+                token_ids, padding = of_place["token_ids"].to(device), of_place["padding"].to(device)
+                views = views.with_texts(token_ids, padding) if views else self.model.views(images, token_ids, padding)
+                loss = (local_contrastive_loss if several else contrastive_loss)(
+                    views.image_features, views.text_features, temperature
+                )
+                terms = {name: REGULARIZERS[name](views, temperature) for name in self.weights}
+                for name, value in {"loss": loss, **terms}.items():
+                    parts[name] = parts[name] + value / len(texts)
+        total = parts["loss"] + sum(weight * parts[name] for name, weight in self.weights.items())
+        return total, {name: value.detach() for name, value in parts.items()}
 
 
 def make_optimizers(model: nn.Module, temperature: object) -> list[torch.optim.Optimizer]:
     """Muon for the weight matrices and convolutions, AdamW for the rest: embeddings, the first layer, biases,
     norms, the temperature. The temperature gets no weight decay.
+
+    Muon's usual momentum of 0.95 remembers twenty steps; a training of a few hundred does better with five.
 
     A projection that only a regularizer uses has no gradient without it, and both then leave it alone.
     """
@@ -46,7 +111,7 @@ def make_optimizers(model: nn.Module, temperature: object) -> list[torch.optim.O
     groups = [{"params": others, "weight_decay": 0.01}]
     if isinstance(temperature, LearnedTemperature):
         groups.append({"params": temperature.parameters(), "weight_decay": 0.0})
-    return [Muon(inner, lr=0.006, weight_decay=0.02), torch.optim.AdamW(groups, lr=0.003)]
+    return [Muon(inner, lr=0.009, momentum=0.8, weight_decay=0.1), torch.optim.AdamW(groups, lr=0.003)]
 
 
 def learning_rate_factor(progress: float) -> float:
@@ -68,6 +133,8 @@ def train(
     regularizers: Sequence[str] = (),
     augment: Sequence[str] = (),
     batch_size: int = 256,
+    captions: int = 2,
+    device: str = "cpu",
     resume: bool = False,
     cache: Path | str | None = None,
     on_epoch: Callable[[dict], None] = lambda record: None,
@@ -77,6 +144,9 @@ def train(
 
     All randomness comes from the seed and the number of the step, so two runs of so many epochs give the same bits, and
     so does a run that was stopped and resumed. With ``seconds`` the number of steps depends on the machine.
+
+    Within :func:`helpers.distributed.process_group` each process has its part of every batch, and all make the same
+    step. Rank 0 keeps the clock, validates, and alone writes.
 
     Args:
         data: a folder of pairs, in any layout that :func:`helpers.layouts.open_pairs` knows.
@@ -89,7 +159,9 @@ def train(
         regularizers: each a term, ``NAME`` or ``NAME:WEIGHT``, or a rate, ``NAME:SHARE``, as
             :func:`helpers.regularizers.parse_regularizer` reads it.
         augment: what is done to training pairs, as :func:`helpers.augmentation.parse_augmentation` reads it.
-        batch_size: pairs a step, each other pair of the batch being a negative.
+        batch_size: images a step, each other pair of the batch being a negative; of all processes together.
+        captions: how many captions of an image a step learns from, where it has so many.
+        device: ``cpu``, ``cuda`` or ``cuda:N``. On a GPU the encoders compute in bfloat16, and the bits may differ.
         resume: go on with the run in ``out``, which must have been started with the same settings.
         cache: the folder where decoded images are kept for later runs, ``data/cache`` where none is given; for pairs in
             a temporary folder name one beside them.
@@ -107,7 +179,7 @@ def train(
     """
     # Stage 1: settings and data, all checked before anything is written.
     started = time.monotonic()
-    out = Path(out)
+    out, here = Path(out), world() if dist.is_initialized() else World()
     settings = {
         "data": Path(data).name,
         "seconds": seconds,
@@ -118,12 +190,17 @@ def train(
         "regularizers": list(regularizers),
         "augment": list(augment),
         "batch_size": batch_size,
+        "captions": captions,
     }
     check_settings(settings)
+    place = device_named(device)
     before = check_output(out, settings, resume)
     weights, dropouts = parse_regularizers(regularizers)
     pairs = open_pairs(data)
-    train_set = ImageTextDataset(*pairs.captions("train"), image_size, seed, parse_augmentation(augment))
+    captioned = pairs.captions("train")
+    train_set = ImageTextDataset(
+        *captioned, image_size, seed, parse_augmentation(augment), min(captions, max(map(len, captioned[1])))
+    )
     val_set = ImageTextDataset(*pairs.captions("val"), train_set.image_size)
     fingerprint = fingerprint_of(train_set, val_set)
     if before is not None and before["fingerprint"] != fingerprint:
@@ -133,12 +210,19 @@ def train(
 
     # Stage 2: model, loader, optimizers, from the seed or from where the run was stopped.
     torch.manual_seed(seed)
-    captions = [caption for of_image in train_set.captions for caption in of_image]
-    tokenizer = WordTokenizer.build(captions, min_count=2 if len(captions) > 1000 else 1)
+    said = list(chain(*train_set.captions))
+    tokenizer = WordTokenizer.build(said, min_count=2 if len(said) > 1000 else 1)
     architecture = ARCHITECTURE | dropouts
     model = DualEncoder(len(tokenizer), tokenizer.max_length, **architecture)
-    loader = make_loader(train_set, tokenizer, batch_size, seed)
+    model = model.to(place, memory_format=torch.channels_last)  # in which convolutions are faster
     schedule = parse_schedule(temperature)
+    if isinstance(schedule, nn.Module):
+        schedule.to(place)
+    epoch_batches = EpochBatches(len(train_set), batch_size, seed)
+    batches = RankBatches(epoch_batches, here)
+    loader = DataLoader(train_set, batch_sampler=batches, collate_fn=Collate(tokenizer))
+    if here.rank == 0 and epoch_batches.batch_size < batch_size:
+        tqdm.write(f"{data} has {len(train_set)} training images, so each batch has all of them", file=sys.stderr)
     optimizers = make_optimizers(model, schedule)
     base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     step, seconds_before, records, sums = 0, 0.0, [], {}  # sums: of the losses since the last record
@@ -150,6 +234,15 @@ def train(
             schedule.load_state_dict(before["temperature"])
         step, seconds_before = before["step"], before["seconds"]
         records, sums = before["records"], before["sums"]
+        if here.rank == 0 and before["ranks"] != here.size:
+            tqdm.write(
+                f"the run in {out} had {before['ranks']} ranks until step {step} and has {here.size} from there: sums "
+                "are rounded in another order now, so the bits will not be those of a run with either number",
+                file=sys.stderr,
+            )
+    batch_loss = BatchLoss(model, schedule, weights)
+    if here.size > 1:  # a projection that no term uses has no gradient
+        batch_loss = DistributedDataParallel(batch_loss, find_unused_parameters=True)
     total_steps = None if epochs is None else max(1, round(epochs * len(loader)))
     reserve = 0.0  # seconds to keep for the last validation and saving
 
@@ -159,7 +252,7 @@ def train(
     def progress() -> float:
         if total_steps is not None:
             return min(1.0, step / total_steps)
-        return min(1.0, elapsed() / max(seconds - reserve, 1e-9))
+        return agreed(min(1.0, elapsed() / max(seconds - reserve, 1e-9)))  # by the clock of rank 0
 
     def save(name: str) -> None:
         out.mkdir(parents=True, exist_ok=True)
@@ -172,6 +265,7 @@ def train(
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "settings": settings,
             "fingerprint": fingerprint,
+            "ranks": here.size,
             "step": step,
             "seconds": elapsed(),
             "records": records,
@@ -185,7 +279,7 @@ def train(
         began = time.monotonic()
         if not all(parameter.isfinite().all() for parameter in model.parameters()):
             raise InputError(f"a weight is not finite after step {step}; {how_to_go_on(out)}")
-        metrics = evaluate(model, tokenizer, val_set, val_set.captions)
+        metrics = agreed(evaluate(model, tokenizer, val_set, val_set.captions) if here.rank == 0 else None)
         means = {name: value / sums["steps"] for name, value in sums.items() if name != "steps"}
         record = {
             "epoch": round(step / len(loader), 2),  # a run of so many seconds ends in the middle of one
@@ -201,13 +295,14 @@ def train(
         with signals_held():
             sums = {}
             records.append(record)
-            if step > 0:
+            if step > 0 and here.rank == 0:
                 save("last.pt")
                 if record_score(record) >= max(record_score(earlier) for earlier in records):
                     save("best.pt")
                 (out / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in records))
-        tqdm.write(describe(record))
-        on_epoch(record)
+        if here.rank == 0:
+            tqdm.write(describe(record))
+            on_epoch(record)
         reserve = max(reserve, 1.2 * (time.monotonic() - began))
 
     # Stage 3: the loop.
@@ -226,31 +321,29 @@ def train(
         while progress() < 1:
             epoch = step // len(loader)
             train_set.set_epoch(epoch)
-            loader.batch_sampler.set_epoch(epoch, first_batch=step - epoch * len(loader))
-            bar = tqdm(loader, desc=f"epoch {epoch + 1}", unit="step", leave=False, disable=None)
+            batches.set_epoch(epoch, first_batch=step - epoch * len(loader))
+            bar = tqdm(loader, desc=f"epoch {epoch + 1}", unit="step", leave=False, disable=True if here.rank else None)
             for batch in bar:
                 now = progress()
                 if now >= 1:
                     break
-                torch.manual_seed(seed * 1_000_003 + step)  # dropout from the step alone, so that a resumed run agrees
+                # Dropout from the step (and the rank) alone, so that a resumed run agrees.
+                torch.manual_seed((seed * 1_000_003 + step) * MOST_RANKS + here.rank)
                 for optimizer, rates in zip(optimizers, base_rates, strict=True):
                     for group, rate in zip(optimizer.param_groups, rates, strict=True):
                         group["lr"] = rate * learning_rate_factor(now)
 
                 # Forward: features, and of scales and parts only what a regularizer asks for.
                 model.train()
-                views = model.views(batch["images"], batch["token_ids"], batch["padding"])
-                now_temperature = schedule(now)
                 try:
-                    loss = contrastive_loss(views.image_features, views.text_features, now_temperature)
-                    terms = {name: REGULARIZERS[name](views, now_temperature) for name in weights}
+                    total, parts = batch_loss(batch, now)
                 except ValueError as error:  # features that are not finite
                     raise InputError(f"training went astray at step {step}: {error}; {how_to_go_on(out)}") from None
+                parts = mean_over_ranks(parts)
+                if not all(map(math.isfinite, parts.values())):
+                    raise InputError(diverged(step, parts, model, batch, schedule(now), out))
 
                 # Backward and step: done whole, so that a stopped run never saves half a step.
-                total = loss + sum(weights[name] * term for name, term in terms.items())
-                if not total.isfinite():
-                    raise InputError(diverged(step, loss, terms, now_temperature, views, out))
                 total.backward()
                 with signals_held():
                     for optimizer in optimizers:
@@ -259,13 +352,13 @@ def train(
                     if isinstance(schedule, LearnedTemperature):
                         schedule.clamp_()
                     step += 1
-                    for name, value in {"loss": loss, **terms}.items():
-                        sums[name] = sums.get(name, 0.0) + value.item()
+                    for name, value in parts.items():
+                        sums[name] = sums.get(name, 0.0) + value
                     sums["steps"] = sums.get("steps", 0) + 1
                 on_step(step, model, tokenizer)
             validate()
     except Interrupted as interruption:
-        if step > 0:
+        if step > 0 and here.rank == 0:
             save("last.pt")
             tqdm.write(f"stopped by signal {interruption.args[0]} at step {step}; go on with --resume", file=sys.stderr)
         raise
@@ -281,16 +374,18 @@ def fingerprint_of(*datasets: ImageTextDataset) -> str:
     return digest.hexdigest()
 
 
+@torch.no_grad()
 def diverged(
-    step: int, loss: Tensor, terms: dict[str, Tensor], temperature: float | Tensor, views: BatchViews, out: Path
+    step: int, parts: dict[str, float], model: DualEncoder, batch: dict, temperature: float | Tensor, out: Path
 ) -> str:
     """What to tell of a loss that is not finite."""
-    values = ", ".join(f"{name} {value.item():.3g}" for name, value in {"loss": loss, **terms}.items())
-    temperature = float(temperature)
-    logits = (cosine_similarities(views.image_features, views.text_features) / temperature).abs()
+    values = ", ".join(f"{name} {value:.3g}" for name, value in parts.items())
+    temperature, device = float(temperature), next(model.parameters()).device
+    features = model(*(batch[name].to(device) for name in ("images", "token_ids", "padding")))
+    largest = (cosine_similarities(*features) / temperature).abs().max().item()
     return (
         f"training went astray at step {step}: {values}, at temperature {temperature:.3g} and with logits up to "
-        f"{logits.max().item():.3g}; {how_to_go_on(out)}"
+        f"{largest:.3g}; {how_to_go_on(out)}"
     )
 
 
@@ -314,6 +409,8 @@ def check_settings(settings: dict) -> None:
     sizes = settings["image_size"] if isinstance(settings["image_size"], list) else [settings["image_size"]]
     if not sizes or min(sizes) < 32:
         raise InputError(f"--image-size must be 32 pixels or more, not {settings['image_size']}")
+    if settings["captions"] < 1:
+        raise InputError(f"--captions must be 1 or more, not {settings['captions']}")
     if settings["batch_size"] < 2:
         raise InputError(
             f"--batch-size must be 2 or more, since other pairs are the negatives, not {settings['batch_size']}"
@@ -415,7 +512,10 @@ def add_recipe(parser: CommandLine) -> None:
         metavar="NAME",
         help="flip (captions that say left or right stay unflipped), flip:exchange (their words too), crop[:SHARE]",
     )
-    parser.add_argument("--batch-size", type=int, default=256, metavar="PAIRS", help="pairs a step (default 256)")
+    parser.add_argument("--batch-size", type=int, default=256, metavar="IMAGES", help="images a step (default 256)")
+    parser.add_argument(
+        "--captions", type=int, default=2, metavar="N", help="captions of an image a step learns from (default 2)"
+    )
 
 
 def recipe_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -426,6 +526,7 @@ def recipe_of(options: argparse.Namespace) -> dict[str, Any]:
         "regularizers": options.regularizer,
         "augment": options.augment,
         "batch_size": options.batch_size,
+        "captions": options.captions,
     }
 
 
@@ -439,6 +540,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="fixes weights, batches, captions, dropout (default 0)")
     add_recipe(parser)
+    parser.add_argument("--device", default="cpu", help="cpu (default), or cuda, in bfloat16; torchrun starts several")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--cache", type=Path, help="where decoded images are kept (default data/cache)")
     parser.add_argument("--tensorboard", action="store_true", help="write the log for TensorBoard too, where installed")
@@ -448,18 +550,21 @@ def main(arguments: list[str] | None = None) -> int:
 
     def command() -> None:
         torch.set_num_threads(min(2, torch.get_num_threads()))
-        train(
-            data=options.data,
-            out=options.out,
-            epochs=options.epochs,
-            seconds=options.seconds,
-            seed=options.seed,
-            resume=options.resume,
-            cache=options.cache,
-            **({"on_epoch": to_tensorboard(options.out / "tensorboard")} if options.tensorboard else {}),
-            **recipe_of(options),
-        )
-        print(f"the run is in {options.out}")
+        with process_group(options.device) as here:
+            train(
+                data=options.data,
+                out=options.out,
+                epochs=options.epochs,
+                seconds=options.seconds,
+                seed=options.seed,
+                device=options.device,
+                resume=options.resume,
+                cache=options.cache,
+                **({"on_epoch": to_tensorboard(options.out / "tensorboard")} if options.tensorboard else {}),
+                **recipe_of(options),
+            )
+        if here.rank == 0:
+            print(f"the run is in {options.out}")
 
     return parser.run(command)
 
