@@ -1,7 +1,10 @@
 """What a run leaves on disk: checkpoints that are written whole or not at all, and load as nothing but numbers."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
@@ -13,28 +16,41 @@ FORMAT = "image-text-alignment-course"
 VERSION = 1
 
 
-def save_checkpoint(path: Path, content: dict) -> None:
-    """Write ``content`` (tensors, numbers, text, lists and dicts of them) to ``path``, replacing what was there.
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of ``path`` at the end of the block; where that fails, nothing does.
 
-    It is written beside the target, flushed to the disk and then renamed, so a kill at any moment leaves either the
-    old file or the new one.
+    It lies beside the target, is flushed to the disk and then renamed, so a kill at any moment leaves either the old
+    file or the new one.
 
     Raises:
         InputError: if there is no room for it, or the disk fails; what was there before is still whole.
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            torch.save({"format": FORMAT, "version": VERSION, **content}, file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:  # torch says RuntimeError where a write falls short
-        partial.unlink(missing_ok=True)
         raise InputError(
-            f"cannot write the checkpoint {path} ({str(error).splitlines()[0]}); what was saved before is still whole: "
-            "make room, then go on with --resume"
+            f"cannot write {path} ({str(error).splitlines()[0]}); what was saved before is still whole: make room, "
+            "then go on with --resume"
         ) from None
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def save_checkpoint(path: Path, content: dict) -> None:
+    """Write ``content`` (tensors, numbers, text, lists and dicts of them) to ``path``, replacing what was there.
+
+    Raises: as :func:`written_whole`.
+    """
+    with written_whole(path) as file:
+        torch.save({"format": FORMAT, "version": VERSION, **content}, file)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -64,14 +80,24 @@ def load_checkpoint(path: Path) -> dict:
         raise InputError(f"{path} is not a checkpoint that this course can read ({reason})") from None
     if not (isinstance(content, dict) and content.get("format") == FORMAT):
         raise InputError(f"{path} is not a checkpoint of this course; `python -m helpers.training` writes them")
-    if content["version"] != VERSION:
-        raise InputError(f"{path} is of version {content['version']}, this code reads version {VERSION}; train again")
+    if content.get("version") != VERSION:
+        raise InputError(
+            f"{path} is of version {content.get('version')}, this code reads version {VERSION}; train again"
+        )
     return content
 
 
 def restore_model(content: dict) -> tuple[DualEncoder, WordTokenizer]:
-    """The trained model, in evaluation mode, and the tokenizer it was trained with."""
-    tokenizer = WordTokenizer(content["vocabulary"], content["max_length"])
-    model = DualEncoder(len(tokenizer), tokenizer.max_length, **content["architecture"])
-    model.load_state_dict(content["model"])
+    """The trained model, in evaluation mode, and the tokenizer it was trained with.
+
+    Raises:
+        InputError: if vocabulary, architecture and weights are not of one model.
+    """
+    try:
+        tokenizer = WordTokenizer(content["vocabulary"], content["max_length"])
+        model = DualEncoder(len(tokenizer), tokenizer.max_length, **content["architecture"])
+        model.load_state_dict(content["model"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[-1].strip()
+        raise InputError(f"the parts of the checkpoint are not of one model ({reason}); train again") from None
     return model.eval(), tokenizer

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from helpers.augmentation import parse_augmentation
-from helpers.checkpoints import load_checkpoint, save_checkpoint
+from helpers.checkpoints import load_checkpoint, save_checkpoint, written_whole
 from helpers.command_line import CommandLine, InputError, Interrupted, signals_held
 from helpers.data import Collate, EpochBatches, ImageTextDataset
 from helpers.distributed import (
@@ -212,6 +212,8 @@ def train(
     torch.manual_seed(seed)
     said = list(chain(*train_set.captions))
     tokenizer = WordTokenizer.build(said, min_count=2 if len(said) > 1000 else 1)
+    if before is not None and before["vocabulary"] != tokenizer.vocabulary:  # made by another version of the course
+        raise InputError(f"the run in {out} has another vocabulary than {data} gives today; start a new run")
     architecture = ARCHITECTURE | dropouts
     model = DualEncoder(len(tokenizer), tokenizer.max_length, **architecture)
     model = model.to(place, memory_format=torch.channels_last)  # in which convolutions are faster
@@ -255,7 +257,6 @@ def train(
         return agreed(min(1.0, elapsed() / max(seconds - reserve, 1e-9)))  # by the clock of rank 0
 
     def save(name: str) -> None:
-        out.mkdir(parents=True, exist_ok=True)
         content = {
             "model": model.state_dict(),
             "architecture": architecture,
@@ -272,6 +273,13 @@ def train(
             "sums": sums,
         }
         save_checkpoint(out / name, content)
+
+    def keep_record() -> None:
+        """What follows from the last record. ``last.pt`` has it, so that a run killed in between does this again."""
+        if record_score(records[-1]) >= max(map(record_score, records)):
+            save("best.pt")
+        with written_whole(out / "log.jsonl") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in records).encode())
 
     def validate() -> None:
         """Close an epoch: measure, write the record, keep the checkpoint."""
@@ -297,9 +305,7 @@ def train(
             records.append(record)
             if step > 0 and here.rank == 0:
                 save("last.pt")
-                if record_score(record) >= max(record_score(earlier) for earlier in records):
-                    save("best.pt")
-                (out / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in records))
+                keep_record()
         if here.rank == 0:
             tqdm.write(describe(record))
             on_epoch(record)
@@ -307,6 +313,9 @@ def train(
 
     # Stage 3: the loop.
     try:
+        if records and 0 < records[-1]["step"] == step and here.rank == 0:  # perhaps killed before these were kept
+            with signals_held():
+                keep_record()
         if not records:
             validate()
             on_step(step, model, tokenizer)
@@ -358,9 +367,12 @@ def train(
                 on_step(step, model, tokenizer)
             validate()
     except Interrupted as interruption:
-        if step > 0 and here.rank == 0:
-            save("last.pt")
-            tqdm.write(f"stopped by signal {interruption.args[0]} at step {step}; go on with --resume", file=sys.stderr)
+        if here.rank == 0:
+            with signals_held():  # a second Ctrl-C waits
+                if step > 0:
+                    save("last.pt")
+                left = "go on with --resume" if step > 0 else "nothing was saved yet, so start it again"
+                tqdm.write(f"stopped by signal {interruption.args[0]} at step {step}; {left}", file=sys.stderr)
         raise
     return records
 

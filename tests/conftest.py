@@ -36,3 +36,21 @@ def photographs() -> Path:
     folder = Path(os.environ["PHOTOGRAPHS"]).expanduser().resolve()
     assert (folder / "annotations").is_dir(), f"PHOTOGRAPHS={folder} has no folder 'annotations' in it"
     return folder
+
+
+@pytest.fixture(scope="session")
+def sixty_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of scenes, sixty of them to test with."""
+    from helpers.scenes import write_scenes
+
+    root = tmp_path_factory.mktemp("data") / "scenes"
+    write_scenes(root, {"train": 60, "val": 10, "test": 60})
+    return root
+
+
+@pytest.fixture(scope="session")
+def untrained_run(sixty_scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on these scenes."""
+    from untrained import write_untrained_run  # not above, for it loads torch
+
+    return write_untrained_run(sixty_scenes, tmp_path_factory.mktemp("runs") / "untrained")

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,10 +14,8 @@ from pytorch_metric_learning.utils import accuracy_calculator
 from scipy import stats
 
 from helpers import evaluation
-from helpers.annotations import read_captions
-from helpers.checkpoints import load_checkpoint, save_checkpoint
+from helpers.checkpoints import load_checkpoint
 from helpers.command_line import InputError
-from helpers.encoders import DualEncoder
 from helpers.evaluation import (
     Cosines,
     classify_single_things,
@@ -31,36 +30,8 @@ from helpers.evaluation import (
     retrieval_ranks,
     table,
 )
-from helpers.scenes import COLOURS, LEVELS, SHAPES, Thing, ceiling, draw_scene_at_random, fits, write_scenes
+from helpers.scenes import COLOURS, LEVELS, SHAPES, Thing, ceiling, draw_scene_at_random, fits
 from helpers.text import WordTokenizer
-
-
-def write_untrained_run(scenes: Path, out: Path, seed: int = 0) -> Path:
-    """A run's folder as a training leaves it, but that the weights are those it began with."""
-    tokenizer = WordTokenizer.build(itertools.chain(*read_captions(scenes, "train")[1]))
-    torch.manual_seed(seed)
-    content = {
-        "vocabulary": tokenizer.vocabulary,
-        "max_length": tokenizer.max_length,
-        "architecture": {"dim": 16},
-        "model": DualEncoder(len(tokenizer), tokenizer.max_length, dim=16).state_dict(),
-        "settings": {"image_size": [32, 64]},
-    }
-    out.mkdir()
-    save_checkpoint(out / "last.pt", content)
-    return out
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "scenes"
-    write_scenes(root, {"train": 60, "val": 10, "test": 60})
-    return root
-
-
-@pytest.fixture(scope="module")
-def run(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_untrained_run(scenes, tmp_path_factory.mktemp("runs") / "untrained")
 
 
 def random_case(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -233,6 +204,69 @@ def test_precisions_agree_with_pytorch_metric_learning() -> None:
     }
 
 
+@pytest.fixture(scope="module")
+def torchmetrics_retrieval() -> ModuleType:
+    from torchmetrics.functional import retrieval  # not above, for it takes seconds to load
+
+    return retrieval
+
+
+def wrong_ones_first(similarity: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Scores of :func:`random_case` in the same order, but without ties between right and wrong, and all above 0."""
+    return similarity + 1 - 1e-4 * right
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_metrics_agree_with_torchmetrics(torchmetrics_retrieval: ModuleType, seed: int) -> None:
+    """Of torchmetrics 1.9, which has traps; the test after the next one steps into each.
+
+    - Its ``retrieval_recall`` is the share of the right answers that are found, so five captions give a perfect R@1 of
+      0.2. Recall as this field means it, one of them found, is its ``retrieval_hit_rate``.
+    - Its recall and reciprocal rank take a right answer with a score of 0 or less as not found. Cosines may be.
+    - Of equal scores it takes those first that its sort happens to place there. Ours counts every tie as lost.
+    """
+    similarity, image_of_caption = random_case(seed)
+    own = image_of_caption == torch.arange(len(similarity))[:, None]  # [images, captions]
+    scores = wrong_ones_first(similarity, own)
+    metrics = retrieval_metrics(similarity, image_of_caption)
+    for way, queries in (("image_to_text", [scores, own]), ("text_to_image", [scores.T, own.T])):
+        rows = list(zip(*queries, strict=True))
+        ranks = [1 / float(torchmetrics_retrieval.retrieval_reciprocal_rank(*row)) for row in rows]
+        expected = {
+            f"R@{k}": 100 * np.mean([float(torchmetrics_retrieval.retrieval_hit_rate(*row, top_k=k)) for row in rows])
+            for k in (1, 5, 10)
+        }
+        expected |= {"median_rank": np.median(ranks), "mean_rank": np.mean(ranks)}
+        assert {name: metrics[way][name] for name in expected} == pytest.approx(expected), way
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_r_precision_agrees_with_torchmetrics(torchmetrics_retrieval: ModuleType, seed: int) -> None:
+    """It has no mAP@R: its average precision divides by the right answers found, not by all there are."""
+    similarity, _ = random_case(seed)
+    relevant = torch.rand(similarity.shape, generator=torch.Generator().manual_seed(seed)) < 0.4
+    relevant[:, -1] |= ~relevant.any(1)
+    rows = zip(wrong_ones_first(similarity, relevant), relevant, strict=True)
+    expected = np.mean([float(torchmetrics_retrieval.retrieval_r_precision(*row)) for row in rows])
+    assert precisions(similarity, relevant)["R-precision"] == pytest.approx(100 * expected)
+
+
+def test_the_traps_of_torchmetrics_are_not_ours(torchmetrics_retrieval: ModuleType) -> None:
+    image_of_caption = torch.arange(4).repeat_interleave(5)
+    right = image_of_caption == torch.arange(4)[:, None]
+    first_row = right[0].float(), right[0]
+    assert float(torchmetrics_retrieval.retrieval_recall(*first_row, top_k=1)) == pytest.approx(0.2)
+    assert float(torchmetrics_retrieval.retrieval_hit_rate(*first_row, top_k=1)) == 1
+    below_0 = right[0].float() - 1.01, right[0]
+    assert float(torchmetrics_retrieval.retrieval_recall(*below_0, top_k=1)) == 0
+    assert float(torchmetrics_retrieval.retrieval_reciprocal_rank(*below_0)) == 0
+    for scores in (right.float(), right.float() - 1.01):
+        assert retrieval_metrics(scores, image_of_caption)["image_to_text"]["R@1"] == 100
+    of_places = [torchmetrics_retrieval.retrieval_hit_rate(torch.ones(20), place, top_k=1) for place in torch.eye(20)]
+    assert sum(map(float, of_places)) == 1  # one place among equals is first by luck
+    assert retrieval_metrics(torch.ones(20, 20), torch.arange(20))["text_to_image"]["R@1"] == 0
+
+
 def test_precisions_refuse_what_has_none() -> None:
     with pytest.raises(ValueError, match="row 1 of relevant has no right answer"):
         precisions(torch.eye(2), torch.tensor([[True, False], [False, False]]))
@@ -384,8 +418,8 @@ def test_the_table_names_every_number() -> None:
     assert "44.4" in known
 
 
-def test_a_split_of_scenes_has_every_metric(scenes: Path, run: Path) -> None:
-    result = evaluate_split(load_checkpoint(run / "last.pt"), scenes, "test", folds=3)
+def test_a_split_of_scenes_has_every_metric(sixty_scenes: Path, untrained_run: Path) -> None:
+    result = evaluate_split(load_checkpoint(untrained_run / "last.pt"), sixty_scenes, "test", folds=3)
     recalls = {"R@1", "R@5", "R@10", "median_rank", "mean_rank", "chance"}
     for part, names in (
         (result, {"fits", "ceiling", "truth_oracle", "R-precision", "mAP@R"}),
@@ -418,34 +452,36 @@ def test_single_things_are_classified_by_their_colour_and_shape(monkeypatch: pyt
 
 
 def test_a_split_without_truth_has_intervals_and_known_words(
-    scenes: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sixty_scenes: Path, untrained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = json.loads((scenes / "annotations" / "captions_test.json").read_text())
+    content = json.loads((sixty_scenes / "annotations" / "captions_test.json").read_text())
     content["images"] = [{"id": image["id"], "file_name": image["file_name"]} for image in content["images"]]
     content["annotations"][0]["caption"] = "a zebra"
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "captions_test.json").write_text(json.dumps(content))
-    (tmp_path / "images").symlink_to(scenes / "images")
+    (tmp_path / "images").symlink_to(sixty_scenes / "images")
     of_captions = torch.eye(60).repeat_interleave(len(LEVELS), dim=0)
     of_captions[0] = 0  # all are found but the one with the unknown word
     monkeypatch.setattr(evaluation, "encode_images", lambda *_: torch.eye(60))
     monkeypatch.setattr(evaluation, "encode_texts", lambda *_: of_captions)
-    result = evaluate_split(load_checkpoint(run / "last.pt"), tmp_path, "test")
+    result = evaluate_split(load_checkpoint(untrained_run / "last.pt"), tmp_path, "test")
     assert set(result) == {"image_to_text", "text_to_image", "intervals", "known_words"}
     share = pytest.approx(100 * (1 - 1 / (60 * len(LEVELS))))
     assert result["known_words"] == {"text_to_image": 100, "share": share}
     assert result["text_to_image"]["R@1"] == share
 
 
-def test_json_alone_is_one_object_and_the_same(scenes: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["--checkpoint", str(run), "--data", str(scenes)]
+def test_json_alone_is_one_object_and_the_same(
+    sixty_scenes: Path, untrained_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--checkpoint", str(untrained_run), "--data", str(sixty_scenes)]
     assert evaluation.main([*given, "--json"]) == 0
     alone = json.loads(capsys.readouterr().out)
     assert evaluation.main(given) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     assert json.loads(last) == alone
     assert "\n".join(lines) == table(alone)
-    assert alone == evaluate_split(load_checkpoint(run / "last.pt"), scenes, "test")
+    assert alone == evaluate_split(load_checkpoint(untrained_run / "last.pt"), sixty_scenes, "test")
 
 
 @pytest.mark.parametrize(
@@ -459,9 +495,9 @@ def test_json_alone_is_one_object_and_the_same(scenes: Path, run: Path, capsys: 
     ],
 )
 def test_what_cannot_be_asked_is_said(
-    scenes: Path, run: Path, capsys: pytest.CaptureFixture[str], given: list[str], words: str
+    sixty_scenes: Path, untrained_run: Path, capsys: pytest.CaptureFixture[str], given: list[str], words: str
 ) -> None:
-    assert evaluation.main(["--checkpoint", str(run), "--data", str(scenes), *given]) == 2
+    assert evaluation.main(["--checkpoint", str(untrained_run), "--data", str(sixty_scenes), *given]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert len(printed.err.splitlines()) == 1
