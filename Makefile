@@ -44,9 +44,12 @@ test: $(ready) pairs ## style, unit tests, every notebook, the browser (PHOTOGRA
 test-long: $(ready) pairs ## the tests that take minutes
 	$(python) -m pytest -m long tests || [ $$? -eq 5 ]
 
-benchmark: $(ready) pairs ## times, as ratios within one run, into data/results (PHOTOGRAPHS=DIR for photographs)
+benchmark: $(ready) pairs ## loss, loader, explorer and training beside rivals, into data/results (15 minutes; PHOTOGRAPHS=DIR loads those)
+	$(python) tests/benchmarks/loss.py
 	$(python) tests/benchmarks/loader.py --data "$(or $(PHOTOGRAPHS),data/scenes)"
 	$(python) tests/benchmarks/explorer.py
+	$(python) tests/benchmarks/training.py
+	$(python) tests/benchmarks/page.py
 
 experiments: $(ready) pairs ## for authors: every regularizer beside none, on easy and on crowded scenes, into data/results (two hours)
 	[ -d data/scenes-hard ] || $(python) -m helpers.scenes --out data/scenes-hard --hard

@@ -1,17 +1,21 @@
-"""What the contrastive loss costs: block by block, as it is plainly written, and as open_clip has it.
+"""What the contrastive loss costs block by block and as open_clip has it, and what a large batch costs in parts.
 
-``python tests/benchmarks/loss.py`` prints a table and writes it, with all that was measured, to ``data/results``. All
-start from the same features and end with the gradients of both sides and of the temperature, normalisation included.
+``python tests/benchmarks/loss.py`` prints two tables and writes them, with all that was measured, to ``data/results``.
+Both losses start from the same features and end with the gradients of both sides and of the temperature, normalisation
+included.
 
-- Time: in each round all take turns in one process; a ratio is the median of those of the rounds. Beside them stand the
-  four matrix products that a loss without the matrix cannot do without: the logits, the logits again, and the gradient
-  of each side, in blocks of the same size and with nothing between them.
-- Memory: a process of its own for each, by how much its largest resident size (``VmHWM``, set back before) exceeds
-  what it held before the loss, features included and a small warm-up done. Linux alone tells this.
+- Time: each has a process of its own, and in each round all take turns; a ratio is the median of those of the rounds.
+  Beside them stand the four matrix products that a loss without the matrix cannot do without: the logits, the logits
+  again, and the gradient of each side, in blocks of the same size and with nothing between them.
+- Memory: by how much the largest resident size of the process (``VmHWM``, set back before) exceeds what it held before
+  the first round, features included and a small warm-up done. Linux alone tells this.
 - Error: the largest of value and gradients, relative to the largest element, against the blockwise loss in float64
   (which the tests compare with the plain one).
+- Steps: the dual encoder of the scenes, forward and backward, in one graph and with its gradients cached.
 """
 
+import contextlib
+import functools
 import json
 import os
 import statistics
@@ -28,10 +32,16 @@ from torch import Tensor
 
 from helpers.annotations import DATA
 from helpers.command_line import CommandLine, InputError
-from helpers.losses import BLOCK, blockwise_contrastive_loss, contrastive_loss
+from helpers.encoders import DualEncoder
+from helpers.gradient_cache import gradient_cached_step
+from helpers.losses import BLOCK, blockwise_contrastive_loss
+from helpers.temperature import LearnedTemperature
 
 TEMPERATURE = 0.07
-ALONE = (32_768, 65_536)  # pairs at which only the memory of the blockwise loss is measured
+ROUNDS = {4096: 3, 8192: 3, 16_384: 2}  # by the pairs
+ALONE = (32_768,)  # pairs at which the blockwise loss is measured once, without a rival
+STEPS = ((256, 256), (1024, 1024), (32_768, 256))  # pairs, and pairs in a part
+WORDS, MAX_LENGTH = 60, 25  # of the captions, about as for the scenes
 
 
 def open_clip_loss(images: Tensor, texts: Tensor, temperature: Tensor) -> Tensor:
@@ -40,30 +50,17 @@ def open_clip_loss(images: Tensor, texts: Tensor, temperature: Tensor) -> Tensor
     return ClipLoss()(F.normalize(images, dim=1), F.normalize(texts, dim=1), 1 / temperature)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "blockwise": blockwise_contrastive_loss,
-    "open_clip": open_clip_loss,
-    "plain": contrastive_loss,
-}
-
-
-def features(pairs: int, dim: int) -> tuple[Tensor, Tensor]:
-    """Random images ``[pairs, dim]``, and texts that are these with three times as much noise."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(pairs, dim, generator=generator)
-    return images, torch.randn(pairs, dim, generator=generator).mul_(3).add_(images)
-
-
-def with_gradients(name: str, images: Tensor, texts: Tensor) -> list[Tensor]:
+def with_gradients(
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor], images: Tensor, texts: Tensor
+) -> tuple[Tensor, ...]:
     """The value of a loss, and the gradients of images, texts and temperature."""
     temperature = torch.tensor(TEMPERATURE, dtype=images.dtype, requires_grad=True)
-    inputs = (images.requires_grad_(), texts.requires_grad_(), temperature)
-    value = LOSSES[name](*inputs)
-    return [value.detach(), *torch.autograd.grad(value, inputs)]
+    inputs = (images.detach().requires_grad_(), texts.detach().requires_grad_(), temperature)
+    value = loss(*inputs)
+    return value.detach(), *torch.autograd.grad(value, inputs)
 
 
 def four_products(images: Tensor, texts: Tensor) -> None:
-    images, texts = images.detach(), texts.detach()
     logits = images.new_empty(min(BLOCK, len(images)), len(texts))
     image_gradient, text_gradient = torch.empty_like(images), torch.zeros_like(texts)
     for start in range(0, len(images), BLOCK):
@@ -75,21 +72,19 @@ def four_products(images: Tensor, texts: Tensor) -> None:
         text_gradient.addmm_(block.T, rows)
 
 
-def measure_time(pairs: int, dim: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each a round; one round before them, not counted, warms everything up."""
-    images, texts = features(pairs, dim)
-    rivals: dict[str, Callable[[], object]] = {
-        name: lambda name=name: with_gradients(name, images, texts) for name in LOSSES
-    }
-    rivals["four products"] = lambda: four_products(images, texts)
-    seconds: dict[str, list[float]] = {name: [] for name in rivals}
-    for turn in range(rounds + 1):
-        for name in sorted(rivals, reverse=turn % 2 == 1):  # who comes first finds the processor another way
-            began = time.perf_counter()
-            rivals[name]()
-            if turn:
-                seconds[name].append(time.perf_counter() - began)
-    return seconds
+RIVALS: dict[str, Callable[[Tensor, Tensor], object]] = {
+    "blockwise": functools.partial(with_gradients, blockwise_contrastive_loss),
+    "open_clip": functools.partial(with_gradients, open_clip_loss),
+    "four products": four_products,
+}
+
+
+@functools.cache
+def features(pairs: int, dim: int) -> tuple[Tensor, Tensor]:
+    """Random images ``[pairs, dim]``, and texts that are these with three times as much noise."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(pairs, dim, generator=generator)
+    return images, torch.randn(pairs, dim, generator=generator).mul_(3).add_(images)
 
 
 def resident(field: str) -> float:
@@ -97,64 +92,116 @@ def resident(field: str) -> float:
     return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) * 1024 / 1e6
 
 
-def measure_memory(name: str, pairs: int, dim: int, threads: int) -> tuple[float, float]:
-    """MB that the loss and its gradients take beyond the features, and those of the whole process at its largest."""
-    torch.set_num_threads(threads)
-    with_gradients(name, *features(256, dim))
-    images, texts = features(pairs, dim)
+def costs(work: Callable[[], object]) -> dict[str, float]:
+    """Seconds, the MB that the work takes beyond what is there, and those of the whole process at its largest."""
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins again at VmRSS
     before = resident("VmRSS")
-    with_gradients(name, images, texts)
-    return resident("VmHWM") - before, resident("VmHWM")
+    began = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - began
+    return {"seconds": seconds, "memory_mb": resident("VmHWM") - before, "process_mb": resident("VmHWM")}
 
 
-def in_a_process_of_its_own(name: str, pairs: int, dim: int) -> tuple[float, float]:
+def costs_of_loss(name: str, pairs: int, dim: int, threads: int) -> dict[str, float]:
+    torch.set_num_threads(threads)
+    RIVALS[name](*features(256, dim))
+    images, texts = features(pairs, dim)
+    return costs(lambda: RIVALS[name](images, texts))
+
+
+class Parts(Sequence):
+    """A batch of random pictures and captions, of which each part is made when it is asked for."""
+
+    def __init__(self, pairs: int, size: int) -> None:
+        self.pairs, self.size = pairs, size
+
+    def __len__(self) -> int:
+        return -(-self.pairs // self.size)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        size = min(self.size, self.pairs - number * self.size)
+        generator = torch.Generator().manual_seed(number)
+        token_ids = torch.randint(2, WORDS, (size, MAX_LENGTH), generator=generator)
+        return torch.randn(size, 3, 64, 64, generator=generator), token_ids, torch.zeros_like(token_ids).bool()
+
+
+def costs_of_step(pairs: int, size: int, threads: int) -> dict[str, float]:
+    """Of one training step without its optimizer, dropout and a learned temperature included."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    model, temperature = DualEncoder(WORDS, MAX_LENGTH, dropout=0.1).train(), LearnedTemperature(TEMPERATURE)
+
+    def loss(images: Tensor, texts: Tensor) -> Tensor:
+        return blockwise_contrastive_loss(images, texts, temperature(0.0))
+
+    def step(pairs: int) -> None:
+        parts = Parts(pairs, size)
+        if len(parts) == 1:
+            loss(*model(*parts[0])).backward()
+        else:
+            gradient_cached_step(lambda part: model(*part), parts, loss)
+
+    step(16)
+    return costs(lambda: step(pairs))
+
+
+@contextlib.contextmanager
+def own_process():
+    """A function that calls another in one process, which has done nothing else."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(measure_memory, name, pairs, dim, torch.get_num_threads()).result()
+        yield lambda function, *given: pool.submit(function, *given, torch.get_num_threads()).result()
+
+
+def measure_size(pairs: int, dim: int, rounds: int) -> dict:
+    """Time and memory of all at one size."""
+    turns: dict[str, list[dict[str, float]]] = {name: [] for name in RIVALS}
+    with contextlib.ExitStack() as processes:
+        call = {name: processes.enter_context(own_process()) for name in RIVALS}
+        for turn in range(rounds):
+            for name in sorted(RIVALS, reverse=turn % 2 == 1):  # who comes first finds the processor another way
+                turns[name].append(call[name](costs_of_loss, name, pairs, dim))
+    seconds = {name: [turn["seconds"] for turn in of_rival] for name, of_rival in turns.items()}
+    memory = {name: of_rival[0]["memory_mb"] for name, of_rival in turns.items()}
+    return {
+        "pairs": pairs,
+        "seconds": {name: statistics.median(values) for name, values in seconds.items()},
+        "ratio_of_time_to": {
+            name: statistics.median(a / b for a, b in zip(seconds["blockwise"], values, strict=True))
+            for name, values in seconds.items()
+            if name != "blockwise"
+        },
+        "memory_mb": memory,
+        "ratio_of_memory_to": {"open_clip": memory["blockwise"] / max(memory["open_clip"], 1e-9)},
+        "rounds": seconds,
+    }
 
 
 def largest_errors(pairs: int, dim: int) -> dict[str, float]:
     """Of each loss, against float64."""
     images, texts = features(pairs, dim)
-    exact = with_gradients("blockwise", images.double(), texts.double())
-    found = {name: with_gradients(name, images, texts) for name in LOSSES}
+    exact = RIVALS["blockwise"](images.double(), texts.double())
     return {
-        name: max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(values, exact, strict=True))
-        for name, values in found.items()
-    }
-
-
-def measure_size(pairs: int, dim: int, rounds: int) -> dict:
-    """Time, memory and error of all at one size."""
-    memory = {name: in_a_process_of_its_own(name, pairs, dim)[0] for name in LOSSES}
-    seconds = measure_time(pairs, dim, rounds)
-    ours = seconds["blockwise"]
-    return {
-        "pairs": pairs,
-        "seconds": {name: statistics.median(values) for name, values in seconds.items()},
-        "ratio_of_time_to": {
-            name: statistics.median(a / b for a, b in zip(ours, values, strict=True))
-            for name, values in seconds.items()
-            if name != "blockwise"
-        },
-        "memory_mb": memory,
-        "ratio_of_memory_to": {name: memory["blockwise"] / memory[name] for name in LOSSES if name != "blockwise"},
-        "largest_error": largest_errors(pairs, dim),
-        "rounds": seconds,
+        name: max(
+            float((a - b).abs().max() / b.abs().max()) for a, b in zip(RIVALS[name](images, texts), exact, strict=True)
+        )
+        for name in ("blockwise", "open_clip")
     }
 
 
 def table(report: dict) -> str:
     """The report in Markdown."""
-    rounds = len(report["results"][0]["rounds"]["plain"])
+    errors = report["largest_error"]
     lines = [
         f"The loss of so many pairs of {report['dim']} dimensions at temperature {TEMPERATURE}, with all gradients: "
-        f"medians of {rounds} rounds in which all took turns, and the memory beyond the features of a process of its "
-        f"own; {report['cores']} cores, {report['threads']} threads, torch {report['torch']}, open_clip "
-        f"{report['open_clip']}.",
+        "seconds, and the memory beyond the features, each in a process of its own, by turns; "
+        f"{report['cores']} cores, {report['threads']} threads, torch {report['torch']}, open_clip "
+        f"{report['open_clip']}. Largest error at {errors['pairs']:,} pairs: blockwise {errors['blockwise']:.1e}, "
+        f"open_clip {errors['open_clip']:.1e}.",
         "",
-        "| pairs | loss | seconds | blockwise / it | memory | blockwise / it | largest error |",
-        "|---:|---|---:|---:|---:|---:|---:|",
+        "| pairs | loss | seconds | blockwise / it | memory | blockwise / it |",
+        "|---:|---|---:|---:|---:|---:|",
     ]
     for row in report["results"]:
         for name, seconds in row["seconds"].items():
@@ -162,20 +209,24 @@ def table(report: dict) -> str:
                 f"{row[ratio][name]:.3f}" if name in row[ratio] else ""
                 for ratio in ("ratio_of_time_to", "ratio_of_memory_to")
             )
-            memory = f"{row['memory_mb'][name]:,.0f} MB" if name in row["memory_mb"] else ""
-            error = f"{row['largest_error'][name]:.1e}" if name in row["largest_error"] else ""
-            lines.append(
-                f"| {row['pairs']:,} | {name} | {seconds:.2f} | {time_ratio} | {memory} | {memory_ratio} | {error} |"
-            )
+            memory = f"{row['memory_mb'][name]:,.0f} MB"
+            lines.append(f"| {row['pairs']:,} | {name} | {seconds:.2f} | {time_ratio} | {memory} | {memory_ratio} |")
     for row in report["alone"]:
-        lines.append(f"| {row['pairs']:,} | blockwise | | | {row['memory_mb']:,.0f} MB | | |")
-        lines += [] if row is not report["alone"][-1] else ["", f"At {row['pairs']:,} pairs the whole process held"]
-    if report["alone"]:
-        lines[-1] += f" {report['alone'][-1]['process_mb']:,.0f} MB at most, features and libraries included."
+        lines.append(f"| {row['pairs']:,} | blockwise | {row['seconds']:.2f} | | {row['memory_mb']:,.0f} MB | |")
+    lines += [
+        "",
+        "A step of the dual encoder of the scenes, 64 pixels, without its optimizer: the memory beyond the model.",
+        "",
+        "| pairs | in parts of | seconds | memory |",
+        "|---:|---:|---:|---:|",
+    ]
+    for row in report["steps"]:
+        part = f"{row['part']:,}" if row["part"] < row["pairs"] else "one graph"
+        lines.append(f"| {row['pairs']:,} | {part} | {row['seconds']:.2f} | {row['memory_mb']:,.0f} MB |")
     return "\n".join(lines) + "\n"
 
 
-def run(out: Path, sizes: Sequence[int], alone: Sequence[int], dim: int, rounds: int) -> None:
+def run(out: Path, rounds: dict[int, int], alone: Sequence[int], steps: Sequence[tuple[int, int]], dim: int) -> None:
     """Measure, print and write.
 
     Raises:
@@ -183,20 +234,25 @@ def run(out: Path, sizes: Sequence[int], alone: Sequence[int], dim: int, rounds:
     """
     import open_clip
 
-    if min(*sizes, dim + 1, rounds + 1) < 2:
-        raise InputError("--pairs must be 2 or more, --dim and --rounds 1 or more")
+    if min(*rounds, *(pairs for pairs, _ in steps), dim + 1, *(n + 1 for n in rounds.values())) < 2:
+        raise InputError("--pairs and --step must be 2 or more, --dim and --rounds 1 or more")
     report = {
         "dim": dim,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "open_clip": open_clip.__version__,
-        "results": [measure_size(pairs, dim, rounds) for pairs in sizes],
+        "results": [measure_size(pairs, dim, n) for pairs, n in rounds.items()],
         "alone": [],
+        "steps": [],
+        "largest_error": {"pairs": min(rounds), **largest_errors(min(rounds), dim)},
     }
     for pairs in alone:
-        memory, whole = in_a_process_of_its_own("blockwise", pairs, dim)
-        report["alone"].append({"pairs": pairs, "memory_mb": memory, "process_mb": whole})
+        with own_process() as call:
+            report["alone"].append({"pairs": pairs, **call(costs_of_loss, "blockwise", pairs, dim)})
+    for pairs, part in steps:
+        with own_process() as call:
+            report["steps"].append({"pairs": pairs, "part": part, **call(costs_of_step, pairs, part)})
     out.mkdir(parents=True, exist_ok=True)
     (out / "loss.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     (out / "loss.md").write_text(table(report), encoding="utf-8")
@@ -211,16 +267,20 @@ def main(arguments: list[str] | None = None) -> int:
         type=int,
         action="append",
         metavar="N",
-        help="default 4096, 8192 and 16384, and the memory of 32768 and 65536",
+        help="default 4096, 8192 and 16384, and without rivals 32768",
     )
     parser.add_argument("--dim", type=int, default=512, metavar="N", help="default 512")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default 5")
+    parser.add_argument("--rounds", type=int, metavar="N", help="default 3, and 2 of 16384 pairs")
+    parser.add_argument(
+        "--step", type=int, nargs=2, action="append", metavar=("PAIRS", "PART"), help="a step of the dual encoder"
+    )
     options = parser.parse_args(arguments)
 
     def command() -> None:
         torch.set_num_threads(min(2, torch.get_num_threads()))
-        sizes, alone = (options.pairs, ()) if options.pairs else ((4096, 8192, 16_384), ALONE)
-        run(options.out, sizes, alone, options.dim, options.rounds)
+        sizes, alone = (options.pairs, ()) if options.pairs else (ROUNDS, ALONE)
+        rounds = {pairs: ROUNDS.get(pairs, 3) if options.rounds is None else options.rounds for pairs in sizes}
+        run(options.out, rounds, alone, options.step or STEPS, options.dim)
 
     return parser.run(command)
 
