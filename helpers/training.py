@@ -11,9 +11,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -22,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from helpers.annotations import paths_and_captions
 from helpers.augmentation import parse_augmentation
 from helpers.checkpoints import load_checkpoint, save_checkpoint, written_whole
 from helpers.command_line import CommandLine, InputError, Interrupted, signals_held
@@ -38,10 +40,11 @@ from helpers.distributed import (
 )
 from helpers.encoders import DualEncoder
 from helpers.evaluation import evaluate
-from helpers.layouts import open_pairs
+from helpers.layouts import open_pairs, read_shards
 from helpers.losses import contrastive_loss, cosine_similarities
 from helpers.optimizers import Muon
 from helpers.regularizers import RATES, REGULARIZERS, parse_regularizers
+from helpers.streaming import StreamedPairs, StreamLoader, captions_of, leave_signals, shards_by_split
 from helpers.temperature import LearnedTemperature, parse_schedule
 from helpers.text import WordTokenizer
 
@@ -135,6 +138,8 @@ def train(
     batch_size: int = 256,
     captions: int = 2,
     device: str = "cpu",
+    stream: bool = False,
+    workers: int = 0,
     resume: bool = False,
     cache: Path | str | None = None,
     on_epoch: Callable[[dict], None] = lambda record: None,
@@ -162,6 +167,9 @@ def train(
         batch_size: images a step, each other pair of the batch being a negative; of all processes together.
         captions: how many captions of an image a step learns from, where it has so many.
         device: ``cpu``, ``cuda`` or ``cuda:N``. On a GPU the encoders compute in bfloat16, and the bits may differ.
+        stream: ``data`` is a folder of WebDataset shards, and those of ``train`` are read from front to back in each
+            epoch and never unpacked, as :mod:`helpers.streaming` says.
+        workers: processes beside this one that make the batches; none: it makes them itself.
         resume: go on with the run in ``out``, which must have been started with the same settings.
         cache: the folder where decoded images are kept for later runs, ``data/cache`` where none is given; for pairs in
             a temporary folder name one beside them.
@@ -191,26 +199,22 @@ def train(
         "augment": list(augment),
         "batch_size": batch_size,
         "captions": captions,
+        "stream": [workers] if stream else False,  # from shards, the order depends on how many read them
     }
     check_settings(settings)
+    if workers < 0:
+        raise InputError(f"--workers must be 0 or more, not {workers}")
     place = device_named(device)
     before = check_output(out, settings, resume)
     weights, dropouts = parse_regularizers(regularizers)
-    pairs = open_pairs(data)
-    captioned = pairs.captions("train")
-    train_set = ImageTextDataset(
-        *captioned, image_size, seed, parse_augmentation(augment), min(captions, max(map(len, captioned[1])))
-    )
-    val_set = ImageTextDataset(*pairs.captions("val"), train_set.image_size)
-    fingerprint = fingerprint_of(train_set, val_set)
-    if before is not None and before["fingerprint"] != fingerprint:
+    open_source = from_shards if stream else from_files
+    source = open_source(Path(data), settings, here, workers, cache)
+    if before is not None and before["fingerprint"] != source.fingerprint:
         raise InputError(f"{data} has other images or captions than when the run in {out} began; start a new run")
-    for dataset in (train_set, val_set):
-        dataset.use_cache(cache)
 
     # Stage 2: model, loader, optimizers, from the seed or from where the run was stopped.
     torch.manual_seed(seed)
-    said = list(chain(*train_set.captions))
+    said = list(chain(*source.captions))
     tokenizer = WordTokenizer.build(said, min_count=2 if len(said) > 1000 else 1)
     if before is not None and before["vocabulary"] != tokenizer.vocabulary:  # made by another version of the course
         raise InputError(f"the run in {out} has another vocabulary than {data} gives today; start a new run")
@@ -220,11 +224,7 @@ def train(
     schedule = parse_schedule(temperature)
     if isinstance(schedule, nn.Module):
         schedule.to(place)
-    epoch_batches = EpochBatches(len(train_set), batch_size, seed)
-    batches = RankBatches(epoch_batches, here)
-    loader = DataLoader(train_set, batch_sampler=batches, collate_fn=Collate(tokenizer))
-    if here.rank == 0 and epoch_batches.batch_size < batch_size:
-        tqdm.write(f"{data} has {len(train_set)} training images, so each batch has all of them", file=sys.stderr)
+    loader = source.make_loader(tokenizer)
     optimizers = make_optimizers(model, schedule)
     base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     step, seconds_before, records, sums = 0, 0.0, [], {}  # sums: of the losses since the last record
@@ -265,7 +265,7 @@ def train(
             "temperature": schedule.state_dict() if isinstance(schedule, nn.Module) else {},
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "settings": settings,
-            "fingerprint": fingerprint,
+            "fingerprint": source.fingerprint,
             "ranks": here.size,
             "step": step,
             "seconds": elapsed(),
@@ -287,7 +287,7 @@ def train(
         began = time.monotonic()
         if not all(parameter.isfinite().all() for parameter in model.parameters()):
             raise InputError(f"a weight is not finite after step {step}; {how_to_go_on(out)}")
-        metrics = agreed(evaluate(model, tokenizer, val_set, val_set.captions) if here.rank == 0 else None)
+        metrics = agreed(evaluate(model, tokenizer, source.val, source.val.captions) if here.rank == 0 else None)
         means = {name: value / sums["steps"] for name, value in sums.items() if name != "steps"}
         record = {
             "epoch": round(step / len(loader), 2),  # a run of so many seconds ends in the middle of one
@@ -329,8 +329,7 @@ def train(
             validate()
         while progress() < 1:
             epoch = step // len(loader)
-            train_set.set_epoch(epoch)
-            batches.set_epoch(epoch, first_batch=step - epoch * len(loader))
+            source.set_epoch(epoch, step - epoch * len(loader))
             bar = tqdm(loader, desc=f"epoch {epoch + 1}", unit="step", leave=False, disable=True if here.rank else None)
             for batch in bar:
                 now = progress()
@@ -375,6 +374,80 @@ def train(
                 tqdm.write(f"stopped by signal {interruption.args[0]} at step {step}; {left}", file=sys.stderr)
         raise
     return records
+
+
+class Source(NamedTuple):
+    """Where a training has its pairs from."""
+
+    captions: Sequence[Sequence[str]]  # of the training images; of very many, those of the first ones
+    val: ImageTextDataset
+    fingerprint: str  # another one where the pairs are others
+    make_loader: Callable[[WordTokenizer], DataLoader]
+    set_epoch: Callable[[int, int], None]  # the epoch, and its batch to begin at
+
+
+def from_files(data: Path, settings: dict, here: World, workers: int, cache: Path | str | None) -> Source:
+    """Pairs in any layout, their images decoded once into the cache.
+
+    Raises:
+        InputError: as :func:`helpers.layouts.open_pairs` and :class:`helpers.data.ImageTextDataset`.
+    """
+    pairs = open_pairs(data)
+    paths, captions = pairs.captions("train")
+    most = max(map(len, captions))
+    augment = parse_augmentation(settings["augment"])
+    train_set = ImageTextDataset(
+        paths, captions, settings["image_size"], settings["seed"], augment, min(settings["captions"], most)
+    )
+    val_set = ImageTextDataset(*pairs.captions("val"), train_set.image_size)
+    batches = EpochBatches(len(train_set), settings["batch_size"], settings["seed"])
+    of_rank = RankBatches(batches, here)
+    if here.rank == 0 and batches.batch_size < settings["batch_size"]:
+        tqdm.write(f"{data} has {len(train_set)} training images, so each batch has all of them", file=sys.stderr)
+    fingerprint = fingerprint_of(train_set, val_set)
+    for dataset in (train_set, val_set):
+        dataset.use_cache(cache)
+
+    def set_epoch(epoch: int, first_batch: int) -> None:
+        train_set.set_epoch(epoch)
+        of_rank.set_epoch(epoch, first_batch)
+
+    def make_loader(tokenizer: WordTokenizer) -> DataLoader:
+        return DataLoader(
+            train_set,
+            batch_sampler=of_rank,
+            collate_fn=Collate(tokenizer),
+            num_workers=workers,
+            worker_init_fn=leave_signals,
+        )
+
+    return Source(captions, val_set, fingerprint, make_loader, set_epoch)
+
+
+def from_shards(data: Path, settings: dict, here: World, workers: int, cache: Path | str | None) -> Source:
+    """Pairs as they come out of the shards of ``train``; only those of ``val`` are unpacked.
+
+    Raises:
+        InputError: as :mod:`helpers.streaming`.
+    """
+    by_split = shards_by_split(data)
+    captions = captions_of(by_split["train"])
+    most = max(map(len, captions))
+    train_set = StreamedPairs(
+        by_split["train"],
+        settings["batch_size"],
+        settings["image_size"],
+        settings["seed"],
+        parse_augmentation(settings["augment"]),
+        min(settings["captions"], most),
+        here,
+        workers,
+    )
+    records = read_shards(data, by_split["val"])[0]["val"]
+    val_set = ImageTextDataset(*paths_and_captions(records), train_set.arrived.image_size)
+    fingerprint = f"{train_set.fingerprint()} {fingerprint_of(val_set)}"
+    val_set.use_cache(cache)
+    return Source(captions, val_set, fingerprint, partial(StreamLoader, train_set), train_set.set_epoch)
 
 
 def fingerprint_of(*datasets: ImageTextDataset) -> str:
@@ -553,6 +626,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="fixes weights, batches, captions, dropout (default 0)")
     add_recipe(parser)
     parser.add_argument("--device", default="cpu", help="cpu (default), or cuda, in bfloat16; torchrun starts several")
+    parser.add_argument(
+        "--stream", action="store_true", help="read the shards of --data again each epoch, unpacking none"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that make batches (default none)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--cache", type=Path, help="where decoded images are kept (default data/cache)")
     parser.add_argument("--tensorboard", action="store_true", help="write the log for TensorBoard too, where installed")
@@ -570,6 +649,8 @@ def main(arguments: list[str] | None = None) -> int:
                 seconds=options.seconds,
                 seed=options.seed,
                 device=options.device,
+                stream=options.stream,
+                workers=options.workers,
                 resume=options.resume,
                 cache=options.cache,
                 **({"on_epoch": to_tensorboard(options.out / "tensorboard")} if options.tensorboard else {}),
