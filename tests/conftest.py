@@ -8,6 +8,9 @@ import pytest
 
 import helpers.cache  # also before any test loads torch: `helpers` sets how torch's threads wait
 
+# Kernels that tests start inherit it: lessons that train then do so for fewer seconds and seeds.
+os.environ.setdefault("COURSE_QUICK", "1")
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out tests on photographs where no folder of them is named, and puts the slow kinds last.

@@ -3,18 +3,23 @@
 import json
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy import stats
+from torch import Tensor
 
 from helpers import experiments
 from helpers.checkpoints import load_checkpoint, restore_model
 from helpers.command_line import InputError
 from helpers.data import ImageTextDataset
-from helpers.evaluation import evaluate_split
+from helpers.evaluation import evaluate_split, linear_probe
 from helpers.experiments import (
+    contents,
     costs,
     difference,
+    in_batch_accuracy,
     main,
     measure,
     parse_arm,
@@ -23,8 +28,9 @@ from helpers.experiments import (
     summary,
     verdict,
 )
+from helpers.plots import effect_sizes
 from helpers.regularizer_report import PART_SIMILARITIES, similarities_with_parts
-from helpers.scenes import write_scenes
+from helpers.scenes import COLOURS, SHAPES, Thing, write_scenes
 from helpers.training import train
 
 ARMS = """plain: --batch-size 32
@@ -106,6 +112,19 @@ def test_runs_of_other_settings_are_not_taken_for_these(result: dict, folder: Pa
         run_experiment(folder / "scenes", folder / "runs", arms, 3, [0, 1], 1, folder / "cache")
 
 
+def test_for_equal_steps_every_arm_has_as_many_epochs_and_no_cost_is_measured(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiments, "costs", lambda *_: pytest.fail("costs do not matter"))
+    arms = read_arms(folder / "arms.txt")[::2]
+    found = run_experiment(folder / "scenes", folder / "steps", arms, 1, [0, 1], 2, folder / "cache", equal="steps")
+    assert found["equal"] == "steps"
+    assert [arm["epochs"] for arm in found["arms"].values()] == [1, 1]
+    page = experiments.page(found | {"command": "python"})
+    assert "as many steps" in page
+    assert "memory" not in page
+
+
 @pytest.fixture(scope="module")
 def checkpoint(folder: Path) -> dict:
     train(folder / "scenes", folder / "alone", epochs=3, batch_size=32, cache=folder / "cache")
@@ -115,7 +134,8 @@ def checkpoint(folder: Path) -> dict:
 def test_measures_are_those_of_the_evaluation(folder: Path, checkpoint: dict) -> None:
     found = measure(*restore_model(checkpoint), folder / "scenes", 64, [])
     whole = evaluate_split(checkpoint, folder / "scenes", "test")
-    assert len(found) == 7
+    assert len(found) == 9
+    assert 100 / 40 <= found["in-batch accuracy"] <= 100  # of chance, on 40 images
     for way in ("image to text", "text to image"):
         of_way = way.replace(" ", "_")
         assert found[f"{way}, all captions"] == whole[of_way]["R@1"]
@@ -127,6 +147,76 @@ def test_measures_are_those_of_the_evaluation(folder: Path, checkpoint: dict) ->
     assert found["minimal pairs"] == pytest.approx(
         (found["minimal pairs, colours"] + found["minimal pairs, sides"]) / 2
     )
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("batch_size", [5, 10, 20, 64])
+def test_in_batch_accuracy_is_that_of_loops(batch_size: int) -> None:
+    images, texts = F.normalize(normal(4, 20, 8), dim=2).split([1, 3])  # [1 and 3, 20, 8]
+    texts = F.normalize(texts + images, dim=2).transpose(0, 1)  # [20, 3, 8]
+    right = []
+    for turn in range(3):
+        for start in range(0, 20, batch_size):
+            rows = range(start, min(start + batch_size, 20))
+            cosines = torch.stack([texts[i, (i + turn) % 3] for i in rows]) @ images[0, list(rows)].T
+            own = torch.arange(len(rows))
+            right += [cosines.argmax(0) == own, cosines.argmax(1) == own]
+    assert in_batch_accuracy(images[0], texts, batch_size) == pytest.approx(100 * torch.cat(right).double().mean())
+
+
+def test_captions_of_others_have_the_in_batch_accuracy_of_chance() -> None:
+    images, texts = F.normalize(normal(2, 2000, 16), dim=2)
+    assert in_batch_accuracy(images, images[:, None], 50) == 100
+    assert in_batch_accuracy(images, texts[:, None], 50) == pytest.approx(2, abs=1)
+
+
+def test_a_linear_probe_reads_what_is_linear_and_nothing_else() -> None:
+    features = normal(600, 10)
+    linear, product = features[:, 0] > 0.3, features[:, 0] * features[:, 1] > 0
+    labels = torch.stack([linear, linear, ~linear], dim=1)
+    sides = (slice(0, 400), slice(400, 600))
+    assert linear_probe(features[sides[0]], labels[sides[0]], features[sides[1]], labels[sides[1]]) > 90
+    labels = product[:, None]
+    assert 35 < linear_probe(features[sides[0]], labels[sides[0]], features[sides[1]], labels[sides[1]]) < 65
+
+
+def test_a_linear_probe_does_not_mind_how_features_are_turned_or_stretched() -> None:
+    features, labels = normal(300, 6), normal(300, 4) > 0
+    changed = features @ normal(6, 6) + 3
+    found = [linear_probe(x[:200], labels[:200], x[200:], labels[200:]) for x in (features, changed)]
+    assert found[0] == pytest.approx(found[1])
+
+
+def test_a_linear_probe_needs_a_row_of_labels_for_each_image() -> None:
+    with pytest.raises(ValueError, match="the rows are 4 and 3, 2 and 2"):
+        linear_probe(normal(4, 2), torch.ones(3, 1).bool(), normal(2, 2), torch.ones(2, 1).bool())
+
+
+def test_contents_are_the_colours_and_shapes_of_a_scene() -> None:
+    scene = (Thing("star", "red", "small", "left"), Thing("star", "blue", "large", "right"))
+    (found,) = contents([scene])
+    there = [word for word, present in zip((*COLOURS, *SHAPES), found.tolist(), strict=True) if present]
+    assert sorted(there) == ["blue", "red", "star"]
+
+
+def test_the_figure_of_effects_fills_what_misses_zero_and_marks_what_was_claimed() -> None:
+    sure, open_ = {"mean": 2.0, "low": 1.0, "high": 3.0}, {"mean": 0.5, "low": -1.0, "high": 2.0}
+    figure = effect_sizes(
+        {"warmer": {"a": sure, "b": open_}, "pooled": {"a": open_}}, "points", (-4, 4), {"warmer": 3.0}
+    )
+    (axis,) = figure.axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["warmer", "a", "b", "pooled", "a"]
+    dots = [line for line in axis.lines if line.get_marker() == "o"]
+    assert [line.get_xdata()[0] for line in dots] == [2.0, 0.5, 0.5]
+    assert [line.get_markerfacecolor() == "white" for line in dots] == [False, True, True]
+    assert [(*line.get_xdata(), *line.get_ydata()) for line in axis.lines if line.get_marker() == "D"] == [
+        (3.0, 1),
+        (3.0, 2),
+    ]
+    plt.close(figure)
 
 
 @pytest.mark.parametrize("name", PART_SIMILARITIES)

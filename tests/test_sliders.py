@@ -125,13 +125,26 @@ def expected(figure, at):
         assert axis.patches[0].get_xy() == (column * 64 / grid, row * 64 / grid)
         assert axis.get_title().endswith(f"best {cosines.max():.2f}")
 """,
-    "05_training": """
+    "08_scaling_out": """
 def expected(figure, at):
-    images, texts = snapshots.image_features[at["Steps"]], snapshots.text_features[at["Steps"]]  # [64, 128] each
-    cosines = F.cosine_similarity(images[:32, None], texts[None, :32], dim=2)
-    shown = torch.as_tensor(figure.axes[0].images[0].get_array()).float()
-    torch.testing.assert_close(shown, cosines, atol=1e-4, rtol=0)
-    assert figure.axes[0].get_title() == f"after {snapshots.steps[at['Steps']]} steps"
+    batch, gpus, speed = at["Batch"], at["GPUs"], 1e12 * at["TFLOP/s"] * at["GPUs"]
+    loss = (1e9 / batch) * (8 * batch**2 * 512 * 10) / speed / 3600
+    received = (1e9 / batch) * 2 * (2048 * (batch - batch / gpus) + 8 * batch * (gpus - 1)) / 50e9 / 3600
+    hours = 1e9 * 4 * 41.09e9 / speed / 3600 + loss + received
+    held = 4e-9 * 512 * batch * (5 if gpus == 1 else 4 / gpus + 3)
+    assert figure.axes[0].get_title() == f"blockwise {held:,.1f} GB, plain {4e-9 * 6 * batch**2:,.1f} GB"
+    assert figure.axes[1].get_title() == f"{hours:,.2f} hours, of them loss {loss:,.2f}"
+""",
+    "06_experiments": """
+def expected(figure, at):
+    arm, baseline = CLAIMS[at["Claim"]]
+    new, old = (values(result, name, at["Reading"])[: at["Seeds"]] for name in (arm, baseline))
+    theirs = stats.ttest_rel(new, old).confidence_interval(0.95)
+    title = figure.axes[0].get_title()
+    assert title.startswith(f"{statistics.mean(new) - statistics.mean(old):+.2f}, ")
+    assert f"from {theirs.low:+.2f} to {theirs.high:+.2f}: " in title
+    right = "better" if theirs.low > 0 else "worse" if theirs.high < 0 else "undecided"
+    assert title.endswith(right)
 """,
 }
 

@@ -55,7 +55,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "temperature 0.07, fixed": {"temperature": "0.07"},
     "temperature learned from 0.07": {"temperature": "learned:0.07"},
     "48 pixels": {"image_size": 48},
-    "no text dropout": {"regularizers": ["text_dropout:0"]},
+    "text dropout of a tenth": {"regularizers": ["text_dropout:0.1"]},
     "flipped with its words": {"augment": ["flip:exchange"]},
 }
 

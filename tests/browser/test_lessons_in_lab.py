@@ -11,6 +11,7 @@ pytestmark = pytest.mark.browser
 PROJECT = Path(__file__).resolve().parents[2]
 LESSONS = sorted(path.name for path in (PROJECT / "notebooks").glob("*.ipynb"))
 WITH_EXPLORER = ["03_temperature.ipynb", "05_training.ipynb"]
+WITH_LIVE_TRAINING = ["03_temperature.ipynb", "05_training.ipynb"]
 
 
 def scroll_until(page: Page, wanted: str) -> bool:
@@ -47,3 +48,14 @@ def test_a_stored_explorer_is_alive_without_running_a_cell(jupyter, page: Page, 
     assert after["effective_negatives"] > before["effective_negatives"]
     assert after["accuracy"] == before["accuracy"]
     assert view.pixels("softmax") != pixels
+
+
+@pytest.mark.parametrize("name", WITH_LIVE_TRAINING)
+def test_a_stored_training_shows_its_curves_without_running_a_cell(jupyter, page: Page, name: str) -> None:
+    page.goto(jupyter.url(name))
+    assert scroll_until(page, ".live-training")
+    training = page.locator(".live-training").first
+    training.scroll_into_view_if_needed()
+    training.locator("path.curve[d*=L]").first.wait_for()
+    assert int(training.locator(".done").get_attribute("data-step")) > 0
+    training.get_by_role("button", name="Start", exact=True).wait_for()

@@ -1,10 +1,15 @@
 """A training under the hand in JupyterLab: slider and button act while it goes on, and other cells run meanwhile."""
 
+import json
+from pathlib import Path
+
 import pytest
 from notebook_page import NotebookPage
 from playwright.sync_api import Locator, Page, expect
 
 pytestmark = pytest.mark.browser
+
+LESSON = Path(__file__).resolve().parents[2] / "notebooks" / "05_training.ipynb"
 
 CELLS = [
     """import time
@@ -89,3 +94,26 @@ def test_a_page_loaded_during_the_training_shows_it_from_its_first_step(notebook
         .evaluate("(p) => p.getAttribute('d').match(/[ML]/g).length")
     )
     assert points == int(page.locator(".live-training .done").get_attribute("data-step"))
+
+
+@pytest.mark.long
+def test_the_loop_of_the_training_lesson_goes_on_and_stops_by_its_button(page: Page, jupyter) -> None:
+    code = [cell for cell in json.loads(LESSON.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    last = [cell["id"] for cell in code].index("live-training")
+    lines = ["import os", "os.environ['COURSE_QUICK'] = '1'", *("".join(cell["source"]) for cell in code[: last + 1])]
+    state = "training.curves['loss'], training.running, sum(p.double().sum().item() for p in model.parameters())"
+    notebook = NotebookPage(page, jupyter, "lesson_05.ipynb", ["\n".join(lines)])
+    notebook.run(0)
+    before, running, weights = notebook.ask(state)
+    assert not running
+
+    page.get_by_role("button", name="Start", exact=True).press("Enter")
+    wait_for_steps(page, 3)
+    page.get_by_role("button", name="Stop", exact=True).press("Enter")
+    page.get_by_role("button", name="Start", exact=True).wait_for()
+    after, running, trained = notebook.ask(state)
+    assert not running
+    assert len(after) >= len(before) + 3
+    assert after[: len(before)] == before
+    assert trained != weights
+    assert notebook.ask(state) == (after, running, trained)  # what was learned stays, and nothing goes on
