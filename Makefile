@@ -51,7 +51,9 @@ benchmark: $(ready) pairs ## loss, loader, explorer and training beside rivals, 
 	$(python) tests/benchmarks/training.py
 	$(python) tests/benchmarks/page.py
 
-experiments: $(ready) pairs ## for authors: every regularizer beside none, on easy and on crowded scenes, into data/results (two hours)
+experiments: $(ready) pairs ## for authors: the claims, and every regularizer beside none, into data/results (two hours and a half)
+	$(python) -m helpers.experiments --data data/scenes --arms data/results/claims_arms.txt \
+	  --out data/results/claims.json --runs runs/claims --epochs 2 --equal steps
 	[ -d data/scenes-hard ] || $(python) -m helpers.scenes --out data/scenes-hard --hard
 	$(python) -m helpers.experiments --data data/scenes --arms data/results/regularizers_arms.txt \
 	  --out data/results/regularizers_easy.json --runs runs/regularizers_easy --epochs 3

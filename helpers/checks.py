@@ -3,12 +3,14 @@
 Every check prints one line when the answer is right, and raises ``AssertionError`` in words when it is wrong.
 """
 
+import itertools
 import math
 import random
 import re
 from collections.abc import Callable, Mapping
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 CASES = 20
@@ -822,3 +824,225 @@ def check_warm_up(answer: Callable[[float, float], float]) -> None:
         reference = torch.tensor(line if rising else math.cos(math.pi * since / 2) ** 2)
         agree("warm_up_then_cosine", result, reference, {text: torch.tensor(wrong) for text, wrong in mistakes.items()})
     passed("warm_up_then_cosine")
+
+
+def check_paired_interval(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """``answer(values, baseline)``, ``[seeds]`` each: ``[3]``, the mean of the differences and the low and high end of
+    its 95 % interval by Student's t."""
+    generator = torch.Generator().manual_seed(0)
+    for case in range(CASES):
+        seeds = 3 + case % 6
+        common = 5 * torch.randn(seeds, generator=generator, dtype=torch.float64)  # what a seed does to both
+        values, baseline = 50 + common + torch.randn(2, seeds, generator=generator, dtype=torch.float64)
+        differences = values - baseline
+        mean, error = differences.mean(), differences.std() / seeds**0.5
+        unpaired = ((values.var() + baseline.var()) / seeds) ** 0.5
+        quantile = float(stats.t.ppf(0.975, seeds - 1))
+
+        def ends(half: Tensor, mean: Tensor = mean) -> Tensor:
+            return torch.stack([mean, mean - half, mean + half])
+
+        mistakes = {
+            "this is baseline minus values; a gain over the baseline should be positive": ends(quantile * error, -mean),
+            "this treats the two sides as unpaired; take the differences first, seed by seed": ends(
+                quantile * unpaired
+            ),
+            "the differences are paired, but their spread is not divided by the square root of the number of seeds": (
+                ends(quantile * differences.std())
+            ),
+            "the spread is divided by the number of seeds; divide by its square root": (
+                ends(quantile * differences.std() / seeds)
+            ),
+            "the standard deviation divides by n here; of a sample divide by n - 1": (
+                ends(quantile * differences.std(correction=0) / seeds**0.5)
+            ),
+            "1.96 belongs to the normal distribution; with so few seeds take Student's t": ends(1.96 * error),
+            "the degrees of freedom are the number of seeds less one": ends(float(stats.t.ppf(0.975, seeds)) * error),
+            "the quantile is taken at 0.95, which leaves 5 % on each side; take 0.975": (
+                ends(float(stats.t.ppf(0.95, seeds - 1)) * error)
+            ),
+            "this is one standard error to each side; multiply by the quantile of t": ends(error),
+            "the ends have changed places; low comes first": ends(-quantile * error),
+        }
+        result = attempt(answer, values.clone(), baseline.clone())
+        agree("paired_interval", result, ends(quantile * error), mistakes)
+    passed("paired_interval")
+
+
+def check_in_batch_accuracy(answer: Callable[[Tensor, Tensor, int], float | Tensor]) -> None:
+    """``answer(image_features, text_features, batch_size)``, ``[pairs, dim]`` each, row by row pairs: in percent, how
+    often the diagonal has the highest cosine of its row, and of its column, within whole batches of consecutive
+    pairs; what is left over at the end is left out."""
+    generator = torch.Generator().manual_seed(0)
+    for case in range(CASES):
+        batch_size = 8 + case % 5
+        pairs = 7 * batch_size + batch_size // 2
+        images, texts = torch.randn(2, pairs, 6, generator=generator)
+        texts = (images + 0.8 * texts) * torch.linspace(0.3, 3, pairs)[torch.randperm(pairs, generator=generator), None]
+        x, y = (side / side.norm(dim=1, keepdim=True) for side in (images, texts))
+
+        def right(similarity: Tensor, size: int, whole: bool = True) -> Tensor:
+            """``[pairs, 2]``: whether the diagonal wins its row, and its column, within batches of this size."""
+            found = []
+            for start in range(0, len(similarity) - (size - 1 if whole else 0), size):
+                block = similarity[start : start + size, start : start + size]
+                own = torch.arange(len(block))
+                found.append(torch.stack([block.argmax(1) == own, block.argmax(0) == own], dim=1))
+            return 100 * torch.cat(found).double()
+
+        hits = right(x @ y.T, batch_size)
+        mistakes = {
+            "this is a share from 0 to 1; percent is asked for": hits.mean() / 100,
+            "the features are not normalised, so the longest text wins; compare cosines": (
+                right(images @ texts.T, batch_size).mean()
+            ),
+            "this is image to text alone; take the mean of both directions": hits[:, 0].mean(),
+            "this is text to image alone; take the mean of both directions": hits[:, 1].mean(),
+            "this compares all pairs with each other, which is recall at 1; stay within a batch": (
+                right(x @ y.T, pairs).mean()
+            ),
+            "the few pairs left over at the end are a smaller batch, and an easier one; leave them out": (
+                right(x @ y.T, batch_size, whole=False).mean()
+            ),
+            "only the first batch counts here; is the return inside the loop?": hits[:batch_size].mean(),
+            "only the last batch counts here; collect the hits of each": hits[-batch_size:].mean(),
+            "a pair counts here only when both directions are right; count each for itself": hits.amin(1).mean(),
+        }
+        result = attempt(answer, images.clone(), texts.clone(), batch_size)
+        result = torch.tensor(float(result)) if isinstance(result, int | float) else result
+        agree("in_batch_accuracy", result, hits.mean(), mistakes)
+    passed("in_batch_accuracy")
+
+
+def check_sign_flip_p_value(answer: Callable[[Tensor], float | Tensor]) -> None:
+    """``answer(differences)``, ``[seeds]``: the share of all ways to choose the signs of the differences of which the
+    mean lies at least as far from zero as the one seen."""
+    generator = torch.Generator().manual_seed(0)
+    for case in range(CASES):
+        seeds = 3 + case % 5
+        differences = torch.randn(seeds, generator=generator, dtype=torch.float64) + (0.0, 0.8, -0.8)[case % 3]
+        if case == CASES - 1:
+            differences = differences.sign()  # many means are alike
+        signs = torch.tensor(list(itertools.product((1.0, -1.0), repeat=seeds))).double()  # [2 ** seeds, seeds]
+        means, seen = (signs * differences).mean(1), differences.mean()  # [2 ** seeds]
+        as_far = means.abs() >= seen.abs() - 1e-9
+        shares = as_far.double().mean()
+        mistakes = {
+            "this looks at one side only; a mean as far below zero counts as well": (
+                (means >= seen - 1e-9).double().mean()
+            ),
+            "this counts the means that lie farther out; one that is as far counts too, such as the one seen": (
+                (means.abs() > seen.abs() + 1e-9).double().mean()
+            ),
+            "this is how many ways there are; divide by the number of all": as_far.double().sum(),
+            "the p-value is the share of means as far out as the one seen; this is the share of the others": 1 - shares,
+            "here all signs are flipped together; each seed has a sign of its own": torch.tensor(1.0),
+            "this flips one sign at a time; there are two choices for every seed, 2 ** seeds ways in all": (
+                (((1 - 2 * torch.eye(seeds).double()) * differences).mean(1).abs() >= seen.abs() - 1e-9).double().mean()
+            ),
+        }
+        result = attempt(answer, differences.clone())
+        result = torch.tensor(float(result)) if isinstance(result, int | float) else result
+        agree("sign_flip_p_value", result, shares, mistakes)
+    passed("sign_flip_p_value")
+
+
+def check_online_logsumexp(answer: Callable[[list[Tensor]], Tensor]) -> None:
+    """``answer(blocks)``: ``[rows, columns]`` each, the same rows, to the log-sum-exp ``[rows]`` over all columns."""
+    generator = torch.Generator().manual_seed(0)
+    for case in range(CASES):
+        widths = torch.randint(1, 6, (3,), generator=generator).tolist()
+        logits = torch.randn(5, sum(widths), generator=generator) * (
+            2 if case < CASES // 2 else 400
+        )  # the last too large for exp
+        blocks = list(logits.split(widths, dim=1))
+        largest = torch.stack([block.amax(1) for block in blocks]).cummax(0).values  # [blocks, rows], so far
+        of_blocks = torch.stack([block.logsumexp(1) for block in blocks])  # [blocks, rows]
+        below = torch.stack(
+            [(block - so_far[:, None]).exp().sum(1) for block, so_far in zip(blocks, largest, strict=True)]
+        )
+        mistakes = {
+            "the exponentials are taken of the logits themselves, which float32 cannot hold; subtract the largest": (
+                logits.exp().sum(1).log()
+            ),
+            "when a larger logit comes, what was summed before must shrink by exp(largest before - largest now)": (
+                largest[-1] + below.sum(0).log()
+            ),
+            "the largest logit was subtracted and is not added again at the end": below_all(logits).log(),
+            "this is the sum of the exponentials; take its logarithm, and add the largest": below_all(logits),
+            "this is the largest logit alone, without the sum": logits.amax(1),
+            "this adds up the log-sum-exps of the blocks; their exponentials add up": of_blocks.sum(0),
+            "this is the log-sum-exp of the last block only": of_blocks[-1],
+            "this goes down the columns; each row needs a number, over its columns": of_blocks.T.logsumexp(0),
+        }
+        agree("online_logsumexp", attempt(answer, [block.clone() for block in blocks]), logits.logsumexp(1), mistakes)
+    passed("online_logsumexp")
+
+
+def below_all(logits: Tensor) -> Tensor:
+    """The sum of the exponentials of each row, its largest logit subtracted; ``[rows]``."""
+    return (logits - logits.amax(1, keepdim=True)).exp().sum(1)
+
+
+def check_merge_ranks(answer: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """``answer(largest, totals)``: of each rank's part of each column the largest logit and the sum of the exponentials
+    below it, ``[ranks, columns]`` both, to the log-sum-exp ``[columns]`` of the whole columns."""
+    generator = torch.Generator().manual_seed(0)
+    for case in range(CASES):
+        ranks = int(torch.randint(2, 5, (), generator=generator))
+        logits = 3 * torch.randn(ranks, 6, 4, generator=generator)  # [ranks, rows, columns]
+        logits += (0.0, 1000.0, -1000.0)[case % 3]
+        largest = logits.amax(1)  # [ranks, columns]
+        totals = (logits - largest[:, None]).exp().sum(1)  # [ranks, columns]
+        of_ranks = largest + totals.log()  # [ranks, columns]
+        mistakes = {
+            "the largest logits of the ranks differ, so their sums must shrink to one measure before they are added": (
+                largest.amax(0) + totals.sum(0).log()
+            ),
+            "exp of the largest logits is more than float32 can hold; subtract the largest of all ranks first": (
+                (totals * largest.exp()).sum(0).log()
+            ),
+            "the largest logit of all ranks is not added again at the end": (of_ranks.logsumexp(0) - largest.amax(0)),
+            "this adds up the log-sum-exps of the ranks; their exponentials add up": of_ranks.sum(0),
+            "this is the largest of the ranks' log-sum-exps; the others count too": of_ranks.amax(0),
+            "this is the log-sum-exp of the largest logits alone; totals is not used": largest.logsumexp(0),
+            "this is the mean over the ranks, which lacks the logarithm of their number": (
+                of_ranks.logsumexp(0) - math.log(ranks)
+            ),
+        }
+        result = attempt(answer, largest.clone(), totals.clone())
+        agree("merge_ranks", result, of_ranks.logsumexp(0), mistakes)
+    passed("merge_ranks")
+
+
+def check_bytes_received(answer: Callable[[int, int, int], int]) -> None:
+    """``answer(batch, dim, ranks)``: the bytes that reach one rank in a step in which the float32 features of both
+    sides are gathered, and their gradients come back; ``batch`` counts the pairs of all ranks."""
+    generator = random.Random(0)
+    for _ in range(CASES):
+        ranks, dim = generator.randrange(3, 9), generator.randrange(16, 1024)
+        batch = ranks * generator.randrange(3, 200)
+        others = batch - batch // ranks
+        right = 2 * 2 * 4 * others * dim
+        mistakes = {
+            "a rank's own features need not reach it; only those of the others do": 16 * batch * dim,
+            "this counts the rank's own features, in place of those of the others": 16 * batch // ranks * dim,
+            "this is half of it: two sides are gathered, and in the backward pass as many gradients come again": right
+            // 2,
+            "this is a quarter of it: a float32 has four bytes, and two sides travel forward and back": right // 4,
+            "this is what all ranks receive together; batch counts the pairs of all, and one rank is asked for": (
+                right * ranks
+            ),
+            "these are bits; a byte has eight of them": right * 8,
+            "this is our own way, one side and a number a column and rank; here both sides are gathered": (
+                2 * (4 * others * dim + 8 * (ranks - 1) * batch)
+            ),
+        }
+        result = attempt(answer, batch, dim, ranks)
+        hint = "; is a return missing?" if result is None else ""
+        expect(
+            isinstance(result, int | float), f"bytes_received must return a number, not {type(result).__name__}{hint}"
+        )
+        wrong = {sentence: torch.tensor(float(value)) for sentence, value in mistakes.items()}
+        agree("bytes_received", torch.tensor(float(result)), torch.tensor(float(right)), wrong)
+    passed("bytes_received")

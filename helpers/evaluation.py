@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from helpers.annotations import Record
@@ -415,6 +416,31 @@ def minimal_pairs_by_kind(similarity: Tensor, records: Sequence[Record]) -> dict
     kinds = [record.image["kind"] for record in records]
     rows = {kind: [row for row, its_kind in enumerate(kinds) if its_kind == kind] for kind in sorted(set(kinds))}
     return {kind: minimal_pair_accuracy(similarity[of_kind][:, of_kind]) for kind, of_kind in rows.items()}
+
+
+def linear_probe(features: Tensor, labels: Tensor, test_features: Tensor, test_labels: Tensor) -> float:
+    """What a linear classifier reads off frozen features: the share of labels that it tells rightly, in percent.
+
+    The encoder is not trained further. The classifier is fitted by least squares, one output a label, and says yes
+    above one half. Turning or stretching the features changes nothing, and there is no setting to tune.
+
+    Args:
+        features: ``[images, dim]``, to learn from; more images than ``dim``, or it learns them by heart.
+        labels: bool, ``[images, labels]``.
+        test_features, test_labels: of other images, to measure on.
+
+    Raises:
+        ValueError: if there is not one row of labels for each image.
+
+    Source: Alain and Bengio, 2016, "Understanding intermediate layers using linear classifier probes"; Chen et al.,
+    2020, "A Simple Framework for Contrastive Learning of Visual Representations" (SimCLR), judge by such a probe.
+    """
+    if len(features) != len(labels) or len(test_features) != len(test_labels):
+        sides = f"{len(features)} and {len(labels)}, {len(test_features)} and {len(test_labels)}"
+        raise ValueError(f"each image needs its row of labels; the rows are {sides}")
+    known, asked = (F.pad(x.double(), (0, 1), value=1.0) for x in (features, test_features))  # [images, dim + 1]
+    weight = torch.linalg.lstsq(known, labels.double(), driver="gelsd").solution  # [dim + 1, labels]
+    return percent((asked @ weight > 0.5) == test_labels)
 
 
 COLUMNS = {  # of the table: what they are called there, and where the value stands

@@ -5,6 +5,7 @@ the file has a line for each way to train: a name, a colon, and options of :mod:
 """
 
 import argparse
+import io
 import json
 import multiprocessing
 import shlex
@@ -13,8 +14,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from itertools import chain
+from contextlib import contextmanager, redirect_stdout
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,17 +31,28 @@ from helpers.checkpoints import load_checkpoint, restore_model
 from helpers.command_line import CommandLine, InputError
 from helpers.data import ImageTextDataset, captions_by_image, make_loader
 from helpers.encoders import DualEncoder
-from helpers.evaluation import DIRECTIONS, image_size_of, minimal_pairs_by_kind, retrieval_metrics, texts
+from helpers.evaluation import (
+    DIRECTIONS,
+    encode_images,
+    encode_texts,
+    image_size_of,
+    linear_probe,
+    metrics_in_folds,
+    minimal_pairs_by_kind,
+    retrieval_metrics,
+    texts,
+)
 from helpers.layouts import open_pairs
-from helpers.losses import contrastive_loss
 from helpers.regularizer_report import PART_SIMILARITIES, similarities_with_parts
-from helpers.regularizers import REGULARIZERS, parse_regularizers
-from helpers.scenes import truth_of
+from helpers.regularizers import parse_regularizers
+from helpers.scenes import COLOURS, SHAPES, Scene, truth_of
 from helpers.temperature import parse_schedule
 from helpers.text import WordTokenizer
-from helpers.training import ARCHITECTURE, add_recipe, make_optimizers, recipe_of, train
+from helpers.training import ARCHITECTURE, BatchLoss, add_recipe, make_optimizers, recipe_of, train
 
 CONFIDENCE = 0.95
+IN_BATCH = 256  # pairs that stand beside each other for the in-batch accuracy
+PROBED = 2000  # training images that a linear probe learns from
 
 
 class Arm(NamedTuple):
@@ -88,24 +100,25 @@ def costs(data: Path, arms: Sequence[Arm], cache: Path | None, rounds: int = 32)
     for arm in arms:
         weights, rates = parse_regularizers(arm.recipe["regularizers"])
         augment = parse_augmentation(arm.recipe["augment"])
-        dataset = ImageTextDataset(*pairs.captions("train"), arm.recipe["image_size"], augment=augment)
+        paths, captions = pairs.captions("train")
+        together = min(arm.recipe["captions"], max(map(len, captions)))  # of an image in a step
+        dataset = ImageTextDataset(paths, captions, arm.recipe["image_size"], 0, augment, together)
         dataset.use_cache(cache)
         tokenizer = WordTokenizer.build(chain(*dataset.captions))
         batches = endless(make_loader(dataset, tokenizer, arm.recipe["batch_size"], seed=0))
         torch.manual_seed(0)
         model = DualEncoder(len(tokenizer), tokenizer.max_length, **(ARCHITECTURE | rates)).train()
-        ways.append((model, weights, batches, make_optimizers(model, None)))
+        loss_of = BatchLoss(model, parse_schedule("0.1"), weights)
+        ways.append((loss_of, batches, make_optimizers(model, None)))
     found: list[list[tuple[float, int]]] = [[] for _ in arms]  # seconds a pair, and bytes kept
     numbers = range(len(arms))
     for turn in range(rounds):
         for number in numbers[:: 1 if turn % 2 == 0 else -1]:  # who comes first finds the processor another way
-            model, weights, batches, optimizers = ways[number]
+            loss_of, batches, optimizers = ways[number]
             started = time.perf_counter()
             batch = next(batches)
             with kept_for_backward() as kept:
-                views = model.views(batch["images"], batch["token_ids"], batch["padding"])
-                loss = contrastive_loss(views.image_features, views.text_features, 0.1)
-                total = loss + sum(weight * REGULARIZERS[name](views, 0.1) for name, weight in weights.items())
+                total, _ = loss_of(batch, 0.0)
             total.backward()
             for optimizer in optimizers:
                 optimizer.step()
@@ -144,46 +157,85 @@ def measure(
 ) -> dict[str, float]:
     """What a trained model gets right on the test split of scenes and on their minimal pairs, in percent.
 
+    Three of these are called "alignment accuracy" here and there, and need not agree: the in-batch accuracy, R@1 over
+    the whole split, and how well a linear classifier reads the truth off the image features.
+
     Args:
-        parts: terms that compare parts or scales. Where there are any, each measure is there once more, with the
-            similarity that the training asked for: that of the features plus that of the parts.
+        parts: terms that compare parts or scales. Where there are any, the measures over exact captions and minimal
+            pairs are there once more, with the similarity that the training asked for: that of the features plus that
+            of the parts.
 
     Returns:
         R@1 both ways over exact captions and over all; the accuracy on each kind of minimal pairs, the mean of both
-        directions, and the mean of the kinds.
+        directions, and the mean of the kinds; :func:`in_batch_accuracy`; and :func:`helpers.evaluation.linear_probe`.
     """
     pairs = open_pairs(data)
+    records = {split: pairs.records(split) for split in ("train", "test", "minimal")}
+    records["train"] = records["train"][:PROBED]
+    datasets = {
+        split: ImageTextDataset([record.path for record in of_split], texts(of_split), image_size)
+        for split, of_split in records.items()
+    }
+    images = {split: encode_images(model, dataset) for split, dataset in datasets.items()}
+    flat, owners = captions_by_image(datasets["test"].captions)
+    text_features = encode_texts(model, tokenizer, flat)
+    scenes, levels = truth_of(records["test"])
+    exact = [column for column, level in enumerate(chain(*levels)) if level == "exact"]
+    minimal, _ = captions_by_image(datasets["minimal"].captions)
 
-    def dataset_of(records: Sequence[Record]) -> ImageTextDataset:
-        return ImageTextDataset([record.path for record in records], texts(records), image_size)
-
-    def searched(dataset: ImageTextDataset, captions: Sequence[str]) -> dict[str, Tensor]:
-        plain, summed = similarities_with_parts(model, tokenizer, dataset, captions, parts)
-        return {"": plain, ", with parts": summed} if parts else {"": plain}
-
-    records = pairs.records("test")
-    dataset = dataset_of(records)
-    flat, owners = captions_by_image(dataset.captions)
-    found = recalls(similarities_with_parts(model, tokenizer, dataset, flat, [])[0], owners, "all captions")
-    levels = chain(*truth_of(records)[1])
-    exact = [text for text, level in zip(flat, levels, strict=True) if level == "exact"]
-    for suffix, similarity in searched(dataset, exact).items():
-        found |= recalls(similarity, torch.arange(len(exact)), f"exact captions{suffix}")
-
-    records = pairs.records("minimal")
-    dataset = dataset_of(records)
-    for suffix, similarity in searched(dataset, captions_by_image(dataset.captions)[0]).items():
-        kinds = minimal_pairs_by_kind(similarity, records)
-        right = {kind: statistics.mean(values[way] for way in DIRECTIONS) for kind, values in kinds.items()}
-        found |= {f"minimal pairs, {kind}{suffix}": value for kind, value in right.items()}
-        found[f"minimal pairs{suffix}"] = statistics.mean(right.values())
+    found = recalls(images["test"] @ text_features.T, owners, "all captions")
+    found |= recalls(images["test"] @ text_features[exact].T, torch.arange(len(exact)), "exact captions")
+    found |= on_minimal_pairs(images["minimal"] @ encode_texts(model, tokenizer, minimal).T, records["minimal"])
+    found["in-batch accuracy"] = in_batch_accuracy(images["test"], text_features.unflatten(0, (len(scenes), -1)))
+    known = {split: contents(truth_of(records[split])[0]) for split in ("train", "test")}
+    found["linear probe"] = linear_probe(images["train"], known["train"], images["test"], known["test"])
+    if parts:
+        summed = similarities_with_parts(model, tokenizer, datasets["test"], [flat[i] for i in exact], parts)[1]
+        found |= recalls(summed, torch.arange(len(exact)), "exact captions", ", with parts")
+        summed = similarities_with_parts(model, tokenizer, datasets["minimal"], minimal, parts)[1]
+        found |= on_minimal_pairs(summed, records["minimal"], ", with parts")
     return found
 
 
-def recalls(similarity: Tensor, owners: Tensor, name: str) -> dict[str, float]:
+def in_batch_accuracy(image_features: Tensor, text_features: Tensor, batch_size: int = IN_BATCH) -> float:
+    """How often the diagonal wins its row, and its column, within a batch of pairs: percent, the mean of both.
+
+    What a training step could report, but on pairs that no step has used. The larger the batch, the harder it is: among
+    all pairs at once it is R@1. Every caption has its turn: of image ``i`` it is number ``i`` at first, and then the
+    next, so captions of all levels meet in a batch.
+
+    Args:
+        image_features: L2-normalised, ``[images, dim]``.
+        text_features: L2-normalised, ``[images, captions of each, dim]``.
+        batch_size: the images are parted into equal batches of about so many; chance is one over it.
+    """
+    images, captions = text_features.shape[:2]
+    row = torch.arange(images)
+    found = [
+        metrics_in_folds(image_features, text_features[row, (row + turn) % captions], row, -(-images // batch_size))
+        for turn in range(captions)
+    ]
+    return statistics.mean(metrics[way]["R@1"] for metrics in found for way in DIRECTIONS)
+
+
+def recalls(similarity: Tensor, owners: Tensor, name: str, suffix: str = "") -> dict[str, float]:
     """R@1 of both directions, named."""
     metrics = retrieval_metrics(similarity, owners)
-    return {f"{way.replace('_', ' ')}, {name}": metrics[way]["R@1"] for way in DIRECTIONS}
+    return {f"{way.replace('_', ' ')}, {name}{suffix}": metrics[way]["R@1"] for way in DIRECTIONS}
+
+
+def on_minimal_pairs(similarity: Tensor, records: Sequence[Record], suffix: str = "") -> dict[str, float]:
+    """The accuracy on each kind of minimal pairs and the mean of the kinds, named."""
+    kinds = minimal_pairs_by_kind(similarity, records)
+    right = {f", {kind}": statistics.mean(values[way] for way in DIRECTIONS) for kind, values in kinds.items()}
+    right[""] = statistics.mean(right.values())
+    return {f"minimal pairs{kind}{suffix}": value for kind, value in right.items()}
+
+
+def contents(scenes: Sequence[Scene]) -> Tensor:
+    """Which colours and which shapes are there: bool ``[images, colours + shapes]``."""
+    there = [{word for thing in scene for word in (thing.colour, thing.shape)} for scene in scenes]
+    return torch.tensor([[word in words for word in (*COLOURS, *SHAPES)] for words in there])
 
 
 def run_once(data: Path, runs: Path, arm: Arm, seed: int, epochs: float, cache: Path | None) -> dict[str, float]:
@@ -203,7 +255,8 @@ def run_once(data: Path, runs: Path, arm: Arm, seed: int, epochs: float, cache: 
             )
         return before["measures"]
     last = out / "last.pt"
-    train(data, out, epochs=epochs, seed=seed, resume=last.is_file(), cache=cache, **arm.recipe)
+    with redirect_stdout(io.StringIO()):  # two trainings at once would talk at cross purposes
+        train(data, out, epochs=epochs, seed=seed, resume=last.is_file(), cache=cache, **arm.recipe)
     checkpoint = load_checkpoint(last)
     model, tokenizer = restore_model(checkpoint)
     parts = [name for name in parse_regularizers(arm.recipe["regularizers"])[0] if name in PART_SIMILARITIES]
@@ -262,15 +315,21 @@ def page(result: dict[str, Any]) -> str:
     names = list(dict.fromkeys(chain.from_iterable(arm["measures"] for arm in arms.values())))
     alone = [name for name in names if not name.endswith(", with parts")]
     with_parts = [name for name in names if name not in alone]
+    facts = [fact for fact in ("options", "time", "memory", "epochs") if fact in arms[first]]
+    lengths = "Every row has as many steps."
+    if "time" in facts:
+        lengths = (
+            "Time is that of an epoch, memory what a step keeps for its backward pass, both over those of "
+            f"`{first}`; each row has as many epochs as fit into the same time."
+        )
     lines = [
         f"Percent on the test split of `{result['data']}`, {len(result['seeds'])} seeds. Row `{first}`: means. Other "
         f"rows: mean difference to `{first}`, seed by seed, with its {CONFIDENCE:.0%} interval (Student's t), in bold "
-        "where the interval does not hold zero. Time is that of an epoch, memory what a step keeps for its backward "
-        f"pass, both over those of `{first}`; each row has as many epochs as fit into the same time.",
+        f"where the interval does not hold zero. {lengths}",
         "",
         f"Made by `{result['command']}`",
         "",
-        *table(arms, ["options", "time", "memory", "epochs"], alone),
+        *table(arms, facts, alone),
     ]
     if with_parts:
         searched = {name: arm for name, arm in arms.items() if set(with_parts) & set(arm["measures"])}
@@ -302,31 +361,34 @@ def cell(value: dict[str, Any]) -> str:
 
 
 def run_experiment(
-    data: Path, runs: Path, arms: Sequence[Arm], epochs: float, seeds: Sequence[int], jobs: int, cache: Path | None
+    data: Path,
+    runs: Path,
+    arms: Sequence[Arm],
+    epochs: float,
+    seeds: Sequence[int],
+    jobs: int,
+    cache: Path | None,
+    equal: str = "time",
 ) -> dict[str, Any]:
-    """Train every arm with every seed, each arm for as long as the first one takes, and compare.
+    """Train every arm with every seed, each arm for as long as the first one, and compare.
 
-    An epoch of an arm may cost more than one of the first; it then gets fewer of them, by what :func:`costs` measured
-    once and ``runs`` keeps. So the time is equal, and the result does not depend on what else the machine does
-    meanwhile. Runs that are done are not run again, and one that was stopped goes on.
+    An epoch of an arm may cost more than one of the first. For equal ``"time"`` it then gets fewer of them, by what
+    :func:`costs` measured once and ``runs`` keeps, so that the result does not depend on what else the machine does
+    meanwhile. For equal ``"steps"`` every arm gets as many epochs, whatever they cost. Runs that are done are not run
+    again, and one that was stopped goes on.
 
     Returns:
-        ``arms``: for each by its name ``options``, ``time``, ``memory``, ``epochs`` and ``measures``, which are those
-        of :func:`summary`; and beside them ``seeds`` and ``data``.
+        ``arms``: for each by its name ``options``, for equal time also ``time`` and ``memory``, then ``epochs`` and
+        ``measures``, which are those of :func:`summary`; and beside them ``data``, ``seeds`` and ``equal``.
     """
-    costs_file = runs / "costs.json"
-    known = json.loads(costs_file.read_text()) if costs_file.is_file() else {}
-    known[arms[0].name] = {"options": arms[0].options, "time": 1.0, "memory": 1.0}
-    new = [arm for arm in arms if known.get(arm.name, {}).get("options") != arm.options]
-    if new:
-        print(f"measuring what an epoch costs: {', '.join(arm.name for arm in new)}")
-        torch.set_num_threads(1)
-        for arm, cost in zip(new, costs(data, [arms[0], *new], cache)[1:], strict=True):
-            known[arm.name] = {"options": arm.options} | cost
-        runs.mkdir(parents=True, exist_ok=True)
-        costs_file.write_text(json.dumps(known))
-    of_arm = {arm.name: max(0.1, round(epochs / known[arm.name]["time"], 1)) for arm in arms}
+    known: dict[str, Any] = {arm.name: {"options": arm.options} for arm in arms}
+    if equal == "time":
+        known = known_costs(data, runs, arms, cache)
+    of_arm = {arm.name: max(0.1, round(epochs / known[arm.name].get("time", 1.0), 1)) for arm in arms}
     measures: dict[str, list] = {arm.name: [None] * len(seeds) for arm in arms}
+    sizes = {str(arm.recipe["image_size"]): arm.recipe["image_size"] for arm in arms}
+    for split, size in product(("train", "val"), sizes.values()):  # now, or else the first runs wait for one another
+        ImageTextDataset(*open_pairs(data).captions(split), size).use_cache(cache)
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, mp_context=spawn)
     try:
@@ -348,14 +410,31 @@ def run_experiment(
     return {
         "data": data.name,
         "seeds": list(seeds),
+        "equal": equal,
         "arms": {arm.name: known[arm.name] | {"epochs": of_arm[arm.name], "measures": found[arm.name]} for arm in arms},
     }
+
+
+def known_costs(data: Path, runs: Path, arms: Sequence[Arm], cache: Path | None) -> dict[str, Any]:
+    """:func:`costs` of each arm by its name, with its options; those that ``runs`` does not know are measured."""
+    costs_file = runs / "costs.json"
+    known = json.loads(costs_file.read_text()) if costs_file.is_file() else {}
+    known[arms[0].name] = {"options": arms[0].options, "time": 1.0, "memory": 1.0}
+    new = [arm for arm in arms if known.get(arm.name, {}).get("options") != arm.options]
+    if new:
+        print(f"measuring what an epoch costs: {', '.join(arm.name for arm in new)}")
+        torch.set_num_threads(1)
+        for arm, cost in zip(new, costs(data, [arms[0], *new], cache)[1:], strict=True):
+            known[arm.name] = {"options": arm.options} | cost
+        runs.mkdir(parents=True, exist_ok=True)
+        costs_file.write_text(json.dumps(known))
+    return known
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = CommandLine(
         prog="python -m helpers.experiments",
-        description="Train in several ways on scenes, over paired seeds and for equal time, and compare.",
+        description="Train in several ways on scenes, over paired seeds and for equal time or steps, and compare.",
     )
     parser.add_argument("--data", type=Path, required=True, help="scenes, with their minimal pairs")
     parser.add_argument(
@@ -369,6 +448,12 @@ def main(arguments: list[str] | None = None) -> int:
         help="a text file: in each line NAME: OPTIONS, as of helpers.training; the others are compared with the first",
     )
     parser.add_argument("--epochs", type=float, default=5.0, help="of the first arm; the others take as long (5)")
+    parser.add_argument(
+        "--equal",
+        choices=("time", "steps"),
+        default="time",
+        help="what all arms get as much of: time, so that dearer ones have fewer epochs, or steps (default time)",
+    )
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each arm, 2 or more (5)")
     parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="the seeds are N, N + 1, ... (0)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at once, each on one thread (2)")
@@ -379,7 +464,9 @@ def main(arguments: list[str] | None = None) -> int:
         arms = read_arms(options.arms)
         check_experiment(options)
         seeds = range(options.first_seed, options.first_seed + options.seeds)
-        result = run_experiment(options.data, options.runs, arms, options.epochs, seeds, options.jobs, options.cache)
+        result = run_experiment(
+            options.data, options.runs, arms, options.epochs, seeds, options.jobs, options.cache, options.equal
+        )
         result["command"] = shlex.join(["python", "-m", "helpers.experiments", *(arguments or sys.argv[1:])])
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -178,6 +178,47 @@ def curves(
     return figure
 
 
+def effect_sizes(
+    intervals: Mapping[str, Mapping[str, Mapping[str, float]]],
+    x_label: str,
+    limits: tuple[float, float],
+    claimed: Mapping[str, float],
+) -> Figure:
+    """Mean differences with their intervals, a row each, under the claim they belong to.
+
+    A dot is filled where its interval does not hold zero. A diamond is what was claimed.
+
+    Args:
+        intervals: for each claim, and each row under it, ``mean``, ``low`` and ``high``, as
+            :func:`helpers.experiments.difference` gives them.
+        x_label: what was measured, and in which unit.
+        limits: of the x axis; what reaches beyond goes on behind the frame.
+        claimed: the difference that each claim promises; none where it promises no number.
+    """
+    rows = [
+        row for claim, readings in intervals.items() for row in ((claim, ""), *((claim, name) for name in readings))
+    ]
+    figure, axis = plt.subplots(figsize=(7.2, 0.8 + 0.28 * len(rows)), facecolor="white", layout="constrained")
+    for place, (claim, name) in enumerate(rows):
+        if not name:
+            continue
+        found = intervals[claim][name]
+        clear = found["low"] > 0 or found["high"] < 0
+        colour = "C0" if clear else "0.45"
+        axis.plot([found["low"], found["high"]], [place, place], color=colour, linewidth=2)
+        axis.plot(found["mean"], place, "o", color=colour, markerfacecolor=colour if clear else "white")
+        if claim in claimed:  # larger than the dot, so that neither hides the other
+            axis.plot(claimed[claim], place, "D", color="C1", markerfacecolor="none", markersize=10, zorder=1)
+    axis.axvline(0, color="0.35", linewidth=1)
+    axis.set(xlabel=x_label, xlim=limits, yticks=range(len(rows)), yticklabels=[name or claim for claim, name in rows])
+    axis.invert_yaxis()
+    for label, (_, name) in zip(axis.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("normal" if name else "bold")
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+    return figure
+
+
 def live_figure(figure: Figure, update: Callable[..., None], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
     """Controls above a picture that follows them; nothing else is redrawn, so nothing flickers.
 
