@@ -211,7 +211,7 @@ def effect_sizes(
             axis.plot(claimed[claim], place, "D", color="C1", markerfacecolor="none", markersize=10, zorder=1)
     axis.axvline(0, color="0.35", linewidth=1)
     axis.set(xlabel=x_label, xlim=limits, yticks=range(len(rows)), yticklabels=[name or claim for claim, name in rows])
-    axis.invert_yaxis()
+    axis.set_ylim(len(rows) - 0.3, -0.5)
     for label, (_, name) in zip(axis.get_yticklabels(), rows, strict=True):
         label.set_fontweight("normal" if name else "bold")
     axis.spines[["top", "right", "left"]].set_visible(False)
