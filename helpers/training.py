@@ -402,11 +402,11 @@ def from_files(data: Path, settings: dict, here: World, workers: int, cache: Pat
     val_set = ImageTextDataset(*pairs.captions("val"), train_set.image_size)
     batches = EpochBatches(len(train_set), settings["batch_size"], settings["seed"])
     of_rank = RankBatches(batches, here)
-    if here.rank == 0 and batches.batch_size < settings["batch_size"]:
-        tqdm.write(f"{data} has {len(train_set)} training images, so each batch has all of them", file=sys.stderr)
     fingerprint = fingerprint_of(train_set, val_set)
     for dataset in (train_set, val_set):
         dataset.use_cache(cache)
+    if here.rank == 0 and batches.batch_size < settings["batch_size"]:
+        tqdm.write(f"{data} has {len(train_set)} training images, so each batch has all of them", file=sys.stderr)
 
     def set_epoch(epoch: int, first_batch: int) -> None:
         train_set.set_epoch(epoch)
