@@ -626,7 +626,9 @@ def test_the_code_in_those_checkpoints_would_have_run(
         (tmp_path / "mischief").rmdir()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
+)
 def test_a_signal_saves_and_ends(scenes: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
     given = [
         "--data",
