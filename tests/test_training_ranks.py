@@ -111,6 +111,7 @@ def stop_at_an_epoch(scenes: Path, out: Path) -> None:
     assert process.returncode != 0, "the run was done before it could be stopped"
 
 
+@pytest.mark.long
 def test_a_batch_that_ranks_cannot_share_is_refused_and_nothing_is_written(scenes: Path, tmp_path: Path) -> None:
     ran = subprocess.run(
         [*command(scenes, tmp_path / "run", 2), "--batch-size", "25"], capture_output=True, text=True, timeout=300
