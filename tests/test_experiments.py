@@ -112,6 +112,7 @@ def test_runs_of_other_settings_are_not_taken_for_these(result: dict, folder: Pa
         run_experiment(folder / "scenes", folder / "runs", arms, 3, [0, 1], 1, folder / "cache")
 
 
+@pytest.mark.long
 def test_for_equal_steps_every_arm_has_as_many_epochs_and_no_cost_is_measured(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

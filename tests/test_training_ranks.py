@@ -58,7 +58,8 @@ def alone(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.long)])
+@pytest.mark.long  # lesson 08 trains on two ranks in every test run
+@pytest.mark.parametrize("ranks", [2, 4])
 def test_several_ranks_make_the_run_of_one_process(scenes: Path, alone: Path, tmp_path: Path, ranks: int) -> None:
     """Muon makes a whole step of every direction, also of one that is nothing but rounding: so by losses."""
     ran = trained(scenes, tmp_path / "run", ranks)
