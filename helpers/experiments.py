@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from helpers.annotations import Record
 from helpers.augmentation import parse_augmentation
-from helpers.checkpoints import load_checkpoint, restore_model
+from helpers.checkpoints import load_checkpoint, restore_model, written_whole
 from helpers.command_line import CommandLine, InputError
 from helpers.data import ImageTextDataset, captions_by_image, make_loader
 from helpers.encoders import DualEncoder
@@ -261,9 +261,8 @@ def run_once(data: Path, runs: Path, arm: Arm, seed: int, epochs: float, cache: 
     model, tokenizer = restore_model(checkpoint)
     parts = [name for name in parse_regularizers(arm.recipe["regularizers"])[0] if name in PART_SIMILARITIES]
     measures = measure(model, tokenizer, data, image_size_of(checkpoint), parts)
-    partial = out / "measures.json.partial"
-    partial.write_text(json.dumps({"settings": settings, "measures": measures}))
-    partial.replace(done)  # whole or not at all
+    with written_whole(done) as file:
+        file.write(json.dumps({"settings": settings, "measures": measures}).encode())
     return measures
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from helpers.command_line import CommandLine, InputError
+from helpers.distributed import local_contrastive_loss
 from helpers.losses import (
     BLOCK,
     blockwise_contrastive_loss,
@@ -61,17 +62,11 @@ def checkpointed_contrastive_loss(
     return ((of_images + of_texts) / 2 - (images * texts).sum(1)).mean()
 
 
-def two_ranks_contrastive_loss(image_features: Tensor, text_features: Tensor, temperature: Tensor) -> Tensor:
-    from helpers.distributed import local_contrastive_loss  # not above: it needs more than torch, one GPU does not
-
-    return local_contrastive_loss(image_features, text_features, temperature)
-
-
 WAYS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "plain": contrastive_loss,
     "checkpointed": checkpointed_contrastive_loss,
     "blockwise": blockwise_contrastive_loss,
-    TWO_RANKS: two_ranks_contrastive_loss,
+    TWO_RANKS: local_contrastive_loss,
 }
 
 
@@ -120,6 +115,7 @@ def extra_megabytes(run: Callable[[], object], device: str = "cpu") -> float:
 
 
 def resident(field: str) -> float:
+    """MB of this process in memory, as Linux tells it: ``VmRSS`` now, ``VmHWM`` at its largest."""
     return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) * 1024 / 1e6
 
 

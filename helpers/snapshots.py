@@ -1,4 +1,4 @@
-"""Features of 64 test pairs at several moments of a training: what notebooks 02 to 04 look at before 05 trains a model.
+"""Features of 64 test pairs at several moments of a training: what the notebooks look at before 05 trains a model.
 
 ``python -m helpers.snapshots --data data/scenes --out data/features.npz``
 """
@@ -92,7 +92,7 @@ def write_snapshots(data: Path, out: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = CommandLine(prog="python -m helpers.snapshots", description="Write the features notebooks 02 to 04 use.")
+    parser = CommandLine(prog="python -m helpers.snapshots", description="Write the features that the notebooks use.")
     parser.add_argument("--data", type=Path, required=True, help="the scenes, as helpers.scenes writes them")
     parser.add_argument("--out", type=Path, default=FILE, help="the file to write (default data/features.npz)")
     options = parser.parse_args(arguments)

@@ -199,7 +199,8 @@ def train(
         "augment": list(augment),
         "batch_size": batch_size,
         "captions": captions,
-        "stream": [workers] if stream else False,  # from shards, the order depends on how many read them
+        "stream": stream,
+        "workers": workers if stream else 0,  # from shards, the order depends on how many read them
     }
     check_settings(settings)
     if workers < 0:

@@ -16,7 +16,7 @@ from helpers import training
 from helpers.checkpoints import load_checkpoint
 from helpers.command_line import InputError
 from helpers.data import Collate, ImageTextDataset, read_captions
-from helpers.distributed import PartOfBatch, World, device_named, mean_over_ranks
+from helpers.distributed import PartOfBatch, device_named, mean_over_ranks
 from helpers.encoders import DualEncoder
 from helpers.scenes import write_scenes
 from helpers.temperature import LearnedTemperature
@@ -206,7 +206,6 @@ def test_the_loss_of_two_captions_is_the_mean_over_both(batch) -> None:
 
 def test_alone_the_mean_over_ranks_is_the_value() -> None:
     assert mean_over_ranks({"loss": torch.tensor(2.0), "term": torch.tensor(0.5)}) == {"loss": 2.0, "term": 0.5}
-    assert World() == World(0, 1, 0)
 
 
 @pytest.mark.gpu

@@ -35,6 +35,7 @@ from helpers.command_line import CommandLine, InputError
 from helpers.encoders import DualEncoder
 from helpers.gradient_cache import gradient_cached_step
 from helpers.losses import BLOCK, blockwise_contrastive_loss
+from helpers.scaling import random_pairs, resident
 from helpers.temperature import LearnedTemperature
 
 TEMPERATURE = 0.07
@@ -79,17 +80,7 @@ RIVALS: dict[str, Callable[[Tensor, Tensor], object]] = {
 }
 
 
-@functools.cache
-def features(pairs: int, dim: int) -> tuple[Tensor, Tensor]:
-    """Random images ``[pairs, dim]``, and texts that are these with three times as much noise."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randn(pairs, dim, generator=generator)
-    return images, torch.randn(pairs, dim, generator=generator).mul_(3).add_(images)
-
-
-def resident(field: str) -> float:
-    """MB of this process in memory: ``VmRSS`` now, ``VmHWM`` at its largest."""
-    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) * 1024 / 1e6
+features = functools.cache(random_pairs)
 
 
 def costs(work: Callable[[], object]) -> dict[str, float]:
