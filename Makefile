@@ -17,19 +17,19 @@ help: ## list these commands
 	awk -F ' *## *' '/^[a-z-]+:.* ## / { sub(/:.*/, "", $$1); printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 lab: $(ready) ## set up what is missing and open the course in JupyterLab (PORT=8890 picks the port)
-	$(python) -m helpers.course lab $(if $(PORT),--port "$(PORT)")
+	$(python) -m helpers.classroom lab $(if $(PORT),--port "$(PORT)")
 
 exercises: $(ready) ## make your own copies of the notebooks in my_course/, leaving those that are there
-	$(python) -m helpers.course exercises
+	$(python) -m helpers.classroom exercises
 
 reset: $(ready) ## bring one copy back, keeping what you wrote beside it (NB=01)
-	$(python) -m helpers.course reset "$(NB)"
+	$(python) -m helpers.classroom reset "$(NB)"
 
 env: $(ready) ## only set up the environment (PYTHON=python3.12 picks the Python, TORCH_BACKEND=cpu a small torch)
 	echo "The environment in .venv is ready."
 
 pairs: $(ready) ## only draw the pairs: the scenes into data/scenes, the emoji into data/emoji
-	$(python) -m helpers.course pairs
+	$(python) -m helpers.classroom pairs
 
 # Everything is run, whatever fails, so that one run shows all that is wrong.
 test: $(ready) pairs ## style, unit tests, every notebook, the browser (PHOTOGRAPHS=DIR adds tests on photographs)
@@ -54,17 +54,17 @@ benchmark: $(ready) pairs ## loss, loader, explorer and training beside rivals, 
 experiments: $(ready) pairs ## for authors: the claims, and every regularizer beside none, into data/results (two hours and a half)
 	$(python) -m helpers.experiments --data data/scenes --arms data/results/claims_arms.txt \
 	  --out data/results/claims.json --runs runs/claims --epochs 2 --equal steps
-	[ -d data/scenes-hard ] || $(python) -m helpers.scenes --out data/scenes-hard --hard
+	[ -d data/scenes-hard ] || $(python) -m helpers.scenes.render --out data/scenes-hard --hard
 	$(python) -m helpers.experiments --data data/scenes --arms data/results/regularizers_arms.txt \
 	  --out data/results/regularizers_easy.json --runs runs/regularizers_easy --epochs 3
 	$(python) -m helpers.experiments --data data/scenes-hard --arms data/results/regularizers_arms.txt \
 	  --out data/results/regularizers_hard.json --runs runs/regularizers_hard --epochs 4
 
 features: $(ready) pairs ## for authors: train once and write data/features.npz
-	$(python) -m helpers.snapshots --data data/scenes --out data/features.npz
+	$(python) -m helpers.classroom.snapshots --data data/scenes --out data/features.npz
 
 notebooks: $(ready) pairs ## for authors: execute all notebooks in place and store their outputs
-	$(python) -m helpers.course execute notebooks/*.ipynb
+	$(python) -m helpers.classroom execute notebooks/*.ipynb
 
 # The CUDA libraries are left to torch, which asks for exactly those that it was built with.
 lock: $(ready) ## for authors: pin the newest packages that pyproject.toml allows in requirements.txt

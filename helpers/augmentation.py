@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers.command_line import InputError
+from helpers.files import InputError
 
 OTHER_SIDE = {"left": "right", "right": "left", "左": "右", "右": "左"}
 # Not within another word ("bright", "leftover"), but with what makes a side of it: "leftmost", "right-handed".

@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-# Where pairs lie and how they are read belongs to this page too.
-from helpers.annotations import DATA as DATA
-from helpers.annotations import read_captions as read_captions
 from helpers.augmentation import Augmentation, resize
-from helpers.cache import Rows, decoded
-from helpers.command_line import InputError
-from helpers.images import read_square
+from helpers.files import InputError
+from helpers.scale.distributed import World, rank_slice
+from helpers.sources.cache import Rows, decoded
+
+# Where pairs lie and how they are read belongs to this page too.
+from helpers.sources.coco import DATA as DATA
+from helpers.sources.coco import read_captions as read_captions
+from helpers.sources.images import read_square
 from helpers.text import WordTokenizer, split_words
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -176,7 +178,7 @@ class ImageTextDataset(Dataset):
         """Decode every image once, into a file in ``data/cache`` or ``folder``, or use the one that is there already.
 
         Raises:
-            InputError: as :func:`helpers.cache.decoded`, so every broken image is found here.
+            InputError: as :func:`helpers.sources.cache.decoded`, so every broken image is found here.
         """
         different = sorted(set(self.image_ids))
         self._cache = Rows(decoded([self.image_paths[row] for row in different], self.image_size, folder))
@@ -294,6 +296,36 @@ class EpochBatches(Sampler[list[int]]):
         else:
             batches = distinct_batches(order, self.image_ids, size, self.batches)
         return islice(batches, self.first_batch, None)
+
+
+class PartOfBatch(list):
+    """The rows that are one rank's, and the ``first`` row of the whole batch, by which what is one for all is drawn."""
+
+    def __init__(self, rows: Sequence[int], first: int) -> None:
+        super().__init__(rows)
+        self.first = first
+
+
+class RankBatches(Sampler[list[int]]):
+    """The batches of :class:`helpers.data.EpochBatches`, of each only this rank's part. Alone, they are whole."""
+
+    def __init__(self, batches: EpochBatches, here: World) -> None:
+        """
+        Raises:
+            InputError: if the ranks cannot share a batch equally.
+        """
+        rank_slice(range(batches.batch_size), here.rank, here.size)
+        self.batches, self.here = batches, here
+
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """As :meth:`helpers.data.EpochBatches.set_epoch`; every rank must choose the same."""
+        self.batches.set_epoch(epoch, first_batch)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (PartOfBatch(rank_slice(batch, self.here.rank, self.here.size), batch[0]) for batch in self.batches)
 
 
 def most_distinct_batches(image_ids: Sequence[int], batch_size: int) -> int:

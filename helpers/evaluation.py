@@ -14,20 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers.annotations import Record
-from helpers.checkpoints import find_checkpoint, load_checkpoint, restore_model
-from helpers.command_line import CommandLine, InputError, counted
+from helpers.cli import CommandLine
 from helpers.data import ImageTextDataset, captions_by_image
 from helpers.encoders import DualEncoder
-from helpers.layouts import open_pairs
-from helpers.scene_captions import wordings
-from helpers.scenes import COLOURS, SHAPES, Scene, Thing, ceiling, fit_matrix, truth_of, truth_oracle
+from helpers.files import InputError, counted
+from helpers.runs import find_checkpoint, load_checkpoint, restore_model
+from helpers.scenes.captions import wordings
+from helpers.scenes.render import COLOURS, SHAPES, Scene, Thing, ceiling, fit_matrix, truth_of, truth_oracle
 
 # What a model makes of images and texts belongs to this page too.
 from helpers.search import ImageSearch, encode_classes, unknown_words
 from helpers.search import encode_images as encode_images
 from helpers.search import encode_texts as encode_texts
 from helpers.search import zero_shot as zero_shot
+from helpers.sources.coco import Record
+from helpers.sources.folders import open_pairs
 from helpers.text import WordTokenizer
 
 BLOCK = 2**22  # similarities that are looked at together

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from itertools import chain, product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,10 +25,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from helpers.annotations import Record
 from helpers.augmentation import parse_augmentation
-from helpers.checkpoints import load_checkpoint, restore_model, written_whole
-from helpers.command_line import CommandLine, InputError
+from helpers.cli import CommandLine
 from helpers.data import ImageTextDataset, captions_by_image, make_loader
 from helpers.encoders import DualEncoder
 from helpers.evaluation import (
@@ -42,10 +40,14 @@ from helpers.evaluation import (
     retrieval_metrics,
     texts,
 )
-from helpers.layouts import open_pairs
+from helpers.files import InputError, atomic_file
 from helpers.regularizer_report import PART_SIMILARITIES, similarities_with_parts
 from helpers.regularizers import parse_regularizers
-from helpers.scenes import COLOURS, SHAPES, Scene, truth_of
+from helpers.runs import load_checkpoint, restore_model
+from helpers.scale.costs import kept_for_backward
+from helpers.scenes.render import COLOURS, SHAPES, Scene, truth_of
+from helpers.sources.coco import Record
+from helpers.sources.folders import open_pairs
 from helpers.temperature import parse_schedule
 from helpers.text import WordTokenizer
 from helpers.training import ARCHITECTURE, BatchLoss, add_recipe, make_optimizers, recipe_of, train
@@ -136,20 +138,6 @@ def endless(loader: DataLoader) -> Iterator[dict[str, Any]]:
     """Its batches, again and again."""
     while True:
         yield from loader
-
-
-@contextmanager
-def kept_for_backward() -> Iterator[dict[int, int]]:
-    """The bytes of each storage that what runs inside keeps for its backward pass, by its place in memory."""
-    kept: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        yield kept
 
 
 def measure(
@@ -261,7 +249,7 @@ def run_once(data: Path, runs: Path, arm: Arm, seed: int, epochs: float, cache: 
     model, tokenizer = restore_model(checkpoint)
     parts = [name for name in parse_regularizers(arm.recipe["regularizers"])[0] if name in PART_SIMILARITIES]
     measures = measure(model, tokenizer, data, image_size_of(checkpoint), parts)
-    with written_whole(done) as file:
+    with atomic_file(done) as file:
         file.write(json.dumps({"settings": settings, "measures": measures}).encode())
     return measures
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from helpers.data import ImageTextDataset
 from helpers.encoders import GRID, DualEncoder
 from helpers.regularizers import pool_regions
-from helpers.scene_captions import Scene, Thing, describe, position
-from helpers.scenes import CELL, IMAGE_SIZE, RADIUS, outline
+from helpers.scenes.captions import Scene, Thing, describe, position
+from helpers.scenes.render import CELL, IMAGE_SIZE, RADIUS, outline
 from helpers.text import UNKNOWN, WordTokenizer, split_words
 
 
@@ -82,7 +82,7 @@ def pointing_accuracy(
     Args:
         model, tokenizer: as :func:`region_scores`.
         dataset: images of scenes; its texts are not looked at.
-        scenes: what is in each, in the same order, as :func:`helpers.scenes.read_truth` gives them.
+        scenes: what is in each, in the same order, as :func:`helpers.scenes.render.read_truth` gives them.
         scale: as :func:`covered`.
 
     Returns:

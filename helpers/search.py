@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers.cache import name_images, name_state
-from helpers.checkpoints import restore_model
-from helpers.command_line import InputError
 from helpers.data import ImageTextDataset
 from helpers.encoders import DualEncoder
-from helpers.images import read_square
+from helpers.files import InputError
+from helpers.runs import restore_model
+from helpers.sources.cache import name_images, name_state
+from helpers.sources.images import read_square
 from helpers.text import WordTokenizer, split_words
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class ImageSearch:
     def __init__(self, checkpoint: dict, dataset: ImageTextDataset, index: Path | None = None) -> None:
         """
         Args:
-            checkpoint: the content of one, as :func:`helpers.checkpoints.load_checkpoint` gives it.
+            checkpoint: the content of one, as :func:`helpers.runs.load_checkpoint` gives it.
             dataset: whose images are searched; its captions play no part.
             index: a file to take the features from; where there is none, they are computed and written to it.
 
@@ -143,7 +143,9 @@ class ImageSearch:
 
 def found_sheet(found: Sequence[Found], title: str = "") -> "Figure":
     """A figure of the images found, best first, each as the square that the model sees, its score below it."""
-    from helpers.plots import pair_sheet  # not above, for it loads matplotlib, which the command line does without
+    from helpers.widgets.figures import (
+        pair_sheet,  # not above, for it loads matplotlib, which the command line does without
+    )
 
     images = [torch.from_numpy(np.array(read_square(path, 128))).permute(2, 0, 1) for path, _ in found]
     return pair_sheet(images, [f"{score:.3f}" for _, score in found], columns=min(5, len(found)), title=title)

@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,13 +22,17 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from helpers.annotations import paths_and_captions
 from helpers.augmentation import parse_augmentation
-from helpers.checkpoints import load_checkpoint, save_checkpoint, written_whole
-from helpers.command_line import CommandLine, InputError, Interrupted, signals_held
-from helpers.data import Collate, EpochBatches, ImageTextDataset
-from helpers.distributed import (
-    RankBatches,
+from helpers.cli import CommandLine, Interrupted, signals_held
+from helpers.data import Collate, EpochBatches, ImageTextDataset, RankBatches
+from helpers.encoders import DualEncoder
+from helpers.evaluation import evaluate
+from helpers.files import InputError, atomic_file
+from helpers.losses import contrastive_loss, cosine_similarities
+from helpers.optimizers import Muon
+from helpers.regularizers import RATES, REGULARIZERS, parse_regularizers
+from helpers.runs import load_checkpoint, save_checkpoint
+from helpers.scale.distributed import (
     World,
     agreed,
     device_named,
@@ -38,13 +41,7 @@ from helpers.distributed import (
     process_group,
     world,
 )
-from helpers.encoders import DualEncoder
-from helpers.evaluation import evaluate
-from helpers.layouts import open_pairs, read_shards
-from helpers.losses import contrastive_loss, cosine_similarities
-from helpers.optimizers import Muon
-from helpers.regularizers import RATES, REGULARIZERS, parse_regularizers
-from helpers.streaming import StreamedPairs, StreamLoader, captions_of, leave_signals, shards_by_split
+from helpers.sources.folders import open_pairs
 from helpers.temperature import LearnedTemperature, parse_schedule
 from helpers.text import WordTokenizer
 
@@ -150,11 +147,11 @@ def train(
     All randomness comes from the seed and the number of the step, so two runs of so many epochs give the same bits, and
     so does a run that was stopped and resumed. With ``seconds`` the number of steps depends on the machine.
 
-    Within :func:`helpers.distributed.process_group` each process has its part of every batch, and all make the same
+    Within :func:`helpers.scale.distributed.process_group` each process has its part of every batch, and all make the same
     step. Rank 0 keeps the clock, validates, and alone writes.
 
     Args:
-        data: a folder of pairs, in any layout that :func:`helpers.layouts.open_pairs` knows.
+        data: a folder of pairs, in any layout that :func:`helpers.sources.folders.open_pairs` knows.
         out: the folder for ``last.pt``, ``best.pt`` and ``log.jsonl``; it is made when there is something to save.
         epochs, seconds: how long to train; give one of the two. Epochs may be 2.5; seconds are wall time, from this
             call to its return.
@@ -168,7 +165,7 @@ def train(
         captions: how many captions of an image a step learns from, where it has so many.
         device: ``cpu``, ``cuda`` or ``cuda:N``. On a GPU the encoders compute in bfloat16, and the bits may differ.
         stream: ``data`` is a folder of WebDataset shards, and those of ``train`` are read from front to back in each
-            epoch and never unpacked, as :mod:`helpers.streaming` says.
+            epoch and never unpacked, as :mod:`helpers.scale.shards` says.
         workers: processes beside this one that make the batches; none: it makes them itself.
         resume: go on with the run in ``out``, which must have been started with the same settings.
         cache: the folder where decoded images are kept for later runs, ``data/cache`` where none is given; for pairs in
@@ -208,7 +205,7 @@ def train(
     place = device_named(device)
     before = check_output(out, settings, resume)
     weights, dropouts = parse_regularizers(regularizers)
-    open_source = from_shards if stream else from_files
+    open_source = from_files
     source = open_source(Path(data), settings, here, workers, cache)
     if before is not None and before["fingerprint"] != source.fingerprint:
         raise InputError(f"{data} has other images or captions than when the run in {out} began; start a new run")
@@ -279,7 +276,7 @@ def train(
         """What follows from the last record. ``last.pt`` has it, so that a run killed in between does this again."""
         if record_score(records[-1]) >= max(map(record_score, records)):
             save("best.pt")
-        with written_whole(out / "log.jsonl") as file:
+        with atomic_file(out / "log.jsonl") as file:
             file.write("".join(json.dumps(line) + "\n" for line in records).encode())
 
     def validate() -> None:
@@ -391,7 +388,7 @@ def from_files(data: Path, settings: dict, here: World, workers: int, cache: Pat
     """Pairs in any layout, their images decoded once into the cache.
 
     Raises:
-        InputError: as :func:`helpers.layouts.open_pairs` and :class:`helpers.data.ImageTextDataset`.
+        InputError: as :func:`helpers.sources.folders.open_pairs` and :class:`helpers.data.ImageTextDataset`.
     """
     pairs = open_pairs(data)
     paths, captions = pairs.captions("train")
@@ -419,36 +416,9 @@ def from_files(data: Path, settings: dict, here: World, workers: int, cache: Pat
             batch_sampler=of_rank,
             collate_fn=Collate(tokenizer),
             num_workers=workers,
-            worker_init_fn=leave_signals,
         )
 
     return Source(captions, val_set, fingerprint, make_loader, set_epoch)
-
-
-def from_shards(data: Path, settings: dict, here: World, workers: int, cache: Path | str | None) -> Source:
-    """Pairs as they come out of the shards of ``train``; only those of ``val`` are unpacked.
-
-    Raises:
-        InputError: as :mod:`helpers.streaming`.
-    """
-    by_split = shards_by_split(data)
-    captions = captions_of(by_split["train"])
-    most = max(map(len, captions))
-    train_set = StreamedPairs(
-        by_split["train"],
-        settings["batch_size"],
-        settings["image_size"],
-        settings["seed"],
-        parse_augmentation(settings["augment"]),
-        min(settings["captions"], most),
-        here,
-        workers,
-    )
-    records = read_shards(data, by_split["val"])[0]["val"]
-    val_set = ImageTextDataset(*paths_and_captions(records), train_set.arrived.image_size)
-    fingerprint = f"{train_set.fingerprint()} {fingerprint_of(val_set)}"
-    val_set.use_cache(cache)
-    return Source(captions, val_set, fingerprint, partial(StreamLoader, train_set), train_set.set_epoch)
 
 
 def fingerprint_of(*datasets: ImageTextDataset) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import helpers.cache  # also before any test loads torch: `helpers` sets how torch's threads wait
+import helpers.sources.cache  # also before any test loads torch: `helpers` sets how torch's threads wait
 
 # Kernels that tests start inherit it: lessons that train then do so for fewer seconds and seeds.
 os.environ.setdefault("COURSE_QUICK", "1")
@@ -44,7 +44,7 @@ def photographs() -> Path:
 @pytest.fixture(scope="session")
 def sixty_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of scenes, sixty of them to test with."""
-    from helpers.scenes import write_scenes
+    from helpers.scenes.render import write_scenes
 
     root = tmp_path_factory.mktemp("data") / "scenes"
     write_scenes(root, {"train": 60, "val": 10, "test": 60})

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from helpers.annotations import read_captions
-from helpers.checkpoints import save_checkpoint
 from helpers.encoders import DualEncoder
+from helpers.runs import save_checkpoint
+from helpers.sources.coco import read_captions
 from helpers.text import WordTokenizer
 
 

@@ -32,13 +32,14 @@ import numpy as np
 import torch
 from playwright.sync_api import Browser, Page
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "browser"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "widgets"))
 from notebook_page import NotebookPage
 from servers import Jupyter, chromium, serve
 
-from helpers.annotations import DATA
-from helpers.command_line import CommandLine, InputError
-from helpers.explorer import TemperatureExplorer
+from helpers.cli import CommandLine
+from helpers.files import InputError
+from helpers.sources.coco import DATA
+from helpers.widgets.explorer import TemperatureExplorer
 
 FRAMES_PER_SECOND = 60
 PACKAGES = ("jupyterlab", "ipywidgets", "ipympl", "matplotlib", "anywidget")
@@ -140,7 +141,7 @@ ipywidgets.VBox([slider, figure.canvas])
     "PNG into Image": Rival(
         f"""{SOFTMAX}
 from matplotlib.figure import Figure
-from helpers.plots import live_figure
+from helpers.widgets.figures import live_figure
 figure = Figure(figsize=(5, 5))
 axes = figure.subplots()
 {DRAWN_ONCE}
@@ -150,7 +151,7 @@ live_figure(figure, update, temperature=slider)
     ),
     "explorer in JupyterLab": Rival(
         f"""{BATCH}
-from helpers.explorer import TemperatureExplorer
+from helpers.widgets.explorer import TemperatureExplorer
 TemperatureExplorer(image_features, text_features)
 """,
         "canvas[data-matrix=softmax]",

@@ -21,10 +21,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from helpers.annotations import DATA, read_captions
-from helpers.cache import decoded
-from helpers.command_line import CommandLine, InputError
+from helpers.cli import CommandLine
 from helpers.data import IMAGENET_MEAN, IMAGENET_STD, ImageTextDataset, make_loader
+from helpers.files import InputError
+from helpers.sources.cache import decoded
+from helpers.sources.coco import DATA, read_captions
 from helpers.text import WordTokenizer
 
 EPOCHS = 5  # over which the memory is watched

@@ -30,12 +30,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers.annotations import DATA
-from helpers.command_line import CommandLine, InputError
+from helpers.cli import CommandLine
 from helpers.encoders import DualEncoder
-from helpers.gradient_cache import gradient_cached_step
-from helpers.losses import BLOCK, blockwise_contrastive_loss
-from helpers.scaling import random_pairs, resident
+from helpers.files import InputError
+from helpers.scale.blockwise import BLOCK, blockwise_contrastive_loss
+from helpers.scale.costs import random_pairs, resident
+from helpers.scale.gradient_cache import gradient_cached_step
+from helpers.sources.coco import DATA
 from helpers.temperature import LearnedTemperature
 
 TEMPERATURE = 0.07

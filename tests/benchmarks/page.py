@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from helpers.annotations import DATA
-from helpers.command_line import CommandLine, InputError
+from helpers.cli import CommandLine
+from helpers.files import InputError
+from helpers.sources.coco import DATA
 
 Row = tuple[str, str, str]  # what, beside what, the figure
 

@@ -24,10 +24,11 @@ import torch
 from torch import nn
 
 from helpers import training
-from helpers.annotations import DATA
-from helpers.checkpoints import find_checkpoint, load_checkpoint
-from helpers.command_line import CommandLine, InputError, counted
+from helpers.cli import CommandLine
 from helpers.evaluation import evaluate_split
+from helpers.files import InputError, counted
+from helpers.runs import find_checkpoint, load_checkpoint
+from helpers.sources.coco import DATA
 from helpers.temperature import LearnedTemperature
 
 OURS, LONGER, BUSY = "the course's own", "the same, four times as long", "and beside a busy process"
@@ -149,7 +150,7 @@ def run(data: Path, out: Path, seconds: float, seeds: int) -> None:
     if seeds < 1:
         raise InputError(f"--seeds must be 1 or more, not {seeds}")
     if not (data / "annotations" / "captions_minimal.json").is_file():
-        raise InputError(f"{data} has no minimal pairs; give a folder that python -m helpers.scenes has drawn")
+        raise InputError(f"{data} has no minimal pairs; give a folder that python -m helpers.scenes.render has drawn")
     report = {
         "data": data.resolve().name,
         "seconds": seconds,

@@ -1,0 +1,5 @@
+import sys
+
+from helpers.classroom.course import main
+
+sys.exit(main())

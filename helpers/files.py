@@ -1,0 +1,87 @@
+"""Files and folders: errors that a student understands, and writes that happen completely or not at all."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+DATA = Path(__file__).resolve().parents[1] / "data"  # where the course keeps its pairs
+
+
+class InputError(ValueError):
+    """Input that the course cannot use. The message says what is wrong, where, and what to do."""
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file next to ``path`` that replaces ``path`` when the block ends without an error.
+
+    Raises:
+        InputError: if the file cannot be written, for example on a full disk; what was there before is unchanged.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch.save reports a failed write as a RuntimeError
+        reason = str(error).splitlines()[0]
+        raise InputError(f"cannot write {path} ({reason}); free some space, or choose another folder") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Create a temporary folder next to ``path`` that becomes ``path`` when the block ends without an error.
+
+    Raises:
+        InputError: if ``path`` exists already, or the folder cannot be written.
+    """
+    if path.exists():
+        raise InputError(f"{path} exists already; remove it, or write to another folder")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        partial.rename(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"cannot write {path} ({reason}); free some space, or choose another folder") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file, with or without a byte-order mark."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from None
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 image``, ``1,000 images``."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Up to five names, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

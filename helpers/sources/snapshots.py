@@ -1,0 +1,40 @@
+"""Features of 64 test pairs at several moments of one training; the lessons use them before lesson 05 trains."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from helpers.files import DATA, InputError
+
+FILE = DATA / "features.npz"
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """L2-normalised features of the same pairs at each moment of one training, untrained first."""
+
+    steps: list[int]
+    image_features: Tensor  # [moments, pairs, dim], float32
+    text_features: Tensor  # [moments, pairs, dim], float32
+    images: Tensor  # [pairs, 3, height, width], uint8
+    captions: list[str]
+
+
+def load_snapshots(path: Path = FILE) -> Snapshots:
+    """The snapshots that come with the course.
+
+    Raises:
+        InputError: if the file is missing.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no {path.name} in {path.parent}; `make features` writes it")
+    with np.load(path, allow_pickle=False) as file:
+        image_features, text_features, images = (
+            torch.from_numpy(file[name]) for name in ("image_features", "text_features", "images")
+        )
+        return Snapshots(
+            file["steps"].tolist(), image_features.float(), text_features.float(), images, file["captions"].tolist()
+        )

@@ -1,0 +1,5 @@
+"""What moves and what is plotted: the temperature explorer, the live training, and the figures of the lessons."""
+
+from helpers.widgets import figures as figures
+from helpers.widgets.explorer import TemperatureExplorer as TemperatureExplorer
+from helpers.widgets.live import LiveTraining as LiveTraining

@@ -1,0 +1,160 @@
+"""A step in parts against one graph over the whole batch, everything random switched on."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from helpers.encoders import DualEncoder
+from helpers.losses import contrastive_loss
+from helpers.scale.blockwise import blockwise_contrastive_loss
+from helpers.scale.gradient_cache import gradient_cached_step
+from helpers.temperature import LearnedTemperature
+
+SIZES = (3, 4, 2)  # of the parts
+
+
+class Learner(nn.Module):
+    """A dual encoder with all its dropouts and a learned temperature, in float64; a batch in parts; a loss."""
+
+    def __init__(self, dropout: float = 0.3) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.model = DualEncoder(20, 6, 16, dropout=dropout, word_dropout=dropout, patch_dropout=dropout)
+        self.temperature = LearnedTemperature(0.1)
+        self.double()
+        self.parts = [
+            (
+                torch.randn(size, 3, 32, 32).double(),
+                torch.randint(2, 20, (size, 6)),
+                torch.arange(6).expand(size, 6) > 4,
+            )
+            for size in SIZES
+        ]
+
+    def encode(self, part: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return self.model(*part)
+
+    def loss(self, images: Tensor, texts: Tensor) -> Tensor:
+        return contrastive_loss(images, texts, self.temperature(0.0))
+
+    def gradients(self, step: Callable[["Learner"], Tensor], seed: int = 2) -> tuple[float, dict[str, Tensor]]:
+        self.zero_grad(set_to_none=True)
+        torch.manual_seed(seed)
+        value = float(step(self))
+        return value, {name: p.grad.clone() for name, p in self.named_parameters() if p.grad is not None}
+
+
+def cached(learner: Learner) -> Tensor:
+    return gradient_cached_step(learner.encode, learner.parts, learner.loss)
+
+
+def whole_batch(learner: Learner) -> Tensor:
+    """One graph over all parts, encoded in turn."""
+    features = [learner.encode(part) for part in learner.parts]
+    value = learner.loss(*map(torch.cat, zip(*features, strict=True)))
+    value.backward()
+    return value.detach()
+
+
+def naively_accumulated(learner: Learner) -> Tensor:
+    """As a public trainer accumulates: for each part the whole loss again, its own features with a graph. Without any
+    replay, what is random is drawn anew; here nothing is."""
+    with torch.no_grad():
+        features = [learner.encode(part) for part in learner.parts]
+    for index, part in enumerate(learner.parts):
+        mixed = [*features[:index], learner.encode(part), *features[index + 1 :]]
+        value = learner.loss(*map(torch.cat, zip(*mixed, strict=True)))
+        value.backward()
+    return value.detach()
+
+
+def losses_of_parts(learner: Learner) -> Tensor:
+    """The losses of the parts, each weighed by its size: negatives from its own part alone."""
+    values = [learner.loss(*learner.encode(part)) * size for part, size in zip(learner.parts, SIZES, strict=True)]
+    value = sum(values) / sum(SIZES)
+    value.backward()
+    return value.detach()
+
+
+def largest_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    """Relative to the largest gradient of each parameter; both must reach the same parameters."""
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[name] - theirs[name]).abs().max() / theirs[name].abs().max()) for name in ours)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_gradients_are_those_of_the_whole_batch(dropout: float) -> None:
+    learner = Learner(dropout).train()
+    value, gradients = learner.gradients(cached)
+    expected_value, expected = learner.gradients(whole_batch)
+    assert "temperature.log_logit_scale" in gradients
+    assert value == pytest.approx(expected_value, rel=1e-12)
+    assert largest_difference(gradients, expected) < 1e-10
+    if dropout:  # other draws would have been seen
+        _, others = learner.gradients(whole_batch, seed=3)
+        assert largest_difference(others, expected) > 0.01
+
+
+def test_in_float32_they_agree_within_a_millionth_of_the_largest() -> None:
+    learner = Learner().float().train()
+    learner.parts = [(images.float(), *text) for images, *text in learner.parts]
+    _, gradients = learner.gradients(cached)
+    _, expected = learner.gradients(whole_batch)
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    for name, gradient in gradients.items():
+        assert float((gradient - expected[name]).abs().max()) < 1e-6 * largest, name
+
+
+def test_naive_accumulation_gives_as_many_times_the_temperatures_gradient_as_there_are_parts() -> None:
+    learner = Learner(dropout=0.0)
+    _, expected = learner.gradients(whole_batch)
+    _, naive = learner.gradients(naively_accumulated)
+    _, ours = learner.gradients(cached)
+    name = "temperature.log_logit_scale"
+    assert float(naive[name] / expected[name]) == pytest.approx(len(SIZES))
+    assert float(ours[name] / expected[name]) == pytest.approx(1)
+    del naive[name], expected[name]
+    assert largest_difference(naive, expected) < 1e-10  # the encoders' gradients are right, so nobody notices
+
+
+def test_losses_of_the_parts_are_another_loss() -> None:
+    learner = Learner(dropout=0.0)
+    value, expected = learner.gradients(whole_batch)
+    value_of_parts, of_parts = learner.gradients(losses_of_parts)
+    assert value_of_parts < 0.8 * value  # fewer negatives
+    assert largest_difference(of_parts, expected) > 0.1
+
+
+def test_the_random_numbers_after_a_step_go_on_as_after_the_first_pass() -> None:
+    learner = Learner().train()
+    torch.manual_seed(2)
+    cached(learner)
+    after = torch.rand(3)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for part in learner.parts:
+            learner.encode(part)
+    assert torch.equal(after, torch.rand(3))
+
+
+def test_gradients_are_added_to_those_that_are_there() -> None:
+    learner = Learner(dropout=0.0)
+    _, once = learner.gradients(cached)
+    cached(learner)
+    assert all(torch.allclose(p.grad, 2 * once[n]) for n, p in learner.named_parameters() if p.grad is not None)
+
+
+def test_it_takes_the_blockwise_loss() -> None:
+    learner = Learner().train()
+    _, expected = learner.gradients(cached)
+    learner.loss = lambda images, texts: blockwise_contrastive_loss(images, texts, learner.temperature(0.0))
+    _, gradients = learner.gradients(cached)
+    assert largest_difference(gradients, expected) < 1e-10
+
+
+def test_no_parts_are_refused_in_words() -> None:
+    learner = Learner()
+    with pytest.raises(ValueError, match="there are no parts"):
+        gradient_cached_step(learner.encode, [], learner.loss)
