@@ -1,6 +1,7 @@
 """The training loop: pairs in, a trained model out. ``python -m helpers train --data DIR --out RUN`` runs it."""
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
@@ -130,6 +131,8 @@ def load_data(
     augment = parse_augmentation(recipe.augment)
     train_set = ImageTextDataset(paths, captions, recipe.image_size, recipe.seed, augment, per_image)
     val_set = ImageTextDataset(*pairs.captions("val"), train_set.image_size)
+    if len(train_set) < recipe.batch_size:
+        tqdm.write(f"{data} has {len(train_set)} training images, so each batch has all of them", file=sys.stderr)
     for dataset in (train_set, val_set):
         dataset.use_cache(cache)
     all_captions = list(chain(*captions))
