@@ -82,7 +82,7 @@ lock: $(ready) ## pin the newest packages that pyproject.toml allows in requirem
 $(ready): requirements.txt pyproject.toml
 	"$(PYTHON)" -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { echo "The course needs Python 3.11 or later; $(PYTHON) is missing or older. Name another: make env PYTHON=python3.12" >&2; exit 2; }
 	echo "Installing the packages of the course into .venv (a large download the first time) ..."
-	[ -x $(python) ] || "$(PYTHON)" -m venv .venv
+	"$(PYTHON)" -m venv .venv
 	uv --version >/dev/null 2>&1 || PIP_USER=0 $(python) -m pip install --quiet --disable-pip-version-check uv
 	$(uv) pip install --python $(python) $(if $(TORCH_BACKEND),--torch-backend "$(TORCH_BACKEND)") -r requirements.txt --editable .
 	touch $@

@@ -2,10 +2,10 @@
 
 import argparse
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import run
 
 from helpers.classroom.copies import ROOT, lessons, make_copies, reset
 from helpers.classroom.execute import execute
@@ -19,7 +19,7 @@ def generate_pairs() -> None:
             continue
         print(f"Generating data/{name} ...", flush=True)
         command = [sys.executable, "-m", "helpers", name, "--out", f"data/{name}"]
-        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+        if run(command, cwd=ROOT, check=False).returncode:
             raise InputError(f"data/{name} could not be generated; the lines above say why")
 
 
