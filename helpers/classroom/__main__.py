@@ -30,13 +30,14 @@ def lab(port: int | None) -> None:
     generate_pairs()
     make_copies()
     os.environ["JUPYTER_CONFIG_PATH"] = str(Path(__file__).parent)  # for labconfig/page_config.json
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # these two lines: no kernel of another Python
+    os.environ.pop("JUPYTER_PATH", None)
     print("Starting JupyterLab. Ctrl-C in this terminal ends it.", flush=True)
     LabApp.launch_instance(
         [
             f"--ServerApp.root_dir={ROOT / 'my_course'}",
             f"--LabApp.default_url=/lab/tree/{lessons(ROOT)[0].name}",
-            f"--KernelSpecManager.kernel_dirs={sys.prefix}/share/jupyter/kernels",  # never the kernel of another Python
-            "--log-level=ERROR",
+            "--Application.log_level=ERROR",
             "--allow-root",
             "-y",  # Ctrl-C asks no question
             *([] if port is None else [f"--port={port}"]),

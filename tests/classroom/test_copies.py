@@ -154,7 +154,8 @@ def test_lab_makes_what_is_missing_once(root: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(classroom, "ROOT", root)
     monkeypatch.setattr(classroom, "make_copies", lambda: copies.make_copies(root))
     monkeypatch.setattr("jupyterlab.labapp.LabApp.launch_instance", started.append)
-    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "")  # restored after the test
+    for name in ("CONFIG_PATH", "PREFER_ENV_PATH", "PATH"):
+        monkeypatch.setenv(f"JUPYTER_{name}", "")  # restored after the test
     for _ in range(2):
         assert classroom.main(["lab", "--port", "8890"]) == 0
     assert generated == [["-m", "helpers", name, "--out", f"data/{name}"] for name in ("scenes", "emoji")]
