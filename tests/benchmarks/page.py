@@ -87,8 +87,8 @@ def page(folder: Path) -> str:
     machines = {f"{report['cores']} cores" for report in reports.values()}
     machines |= {f"torch {report['torch']}" for report in reports.values() if "torch" in report}
     head = (
-        "Written by `make benchmark`. The rivals of one ratio took turns in one run. For time and memory, a ratio below "
-        f"1 means that the course needs less than the rival. Measured with {', '.join(sorted(machines))}."
+        "Written by `make benchmark`. The rivals of one ratio took turns in one run. For time and memory, a ratio "
+        f"below 1 means that the course needs less than the rival. Measured with {', '.join(sorted(machines))}."
     )
     columns = ["| what | compared with | | details |", "|:---|:---|---:|:---|"]
     return "\n".join(["# Benchmarks", "", head, "", *columns, *lines]) + "\n"
