@@ -127,7 +127,8 @@ def table(report: dict) -> str:
     lines = [
         f"Batches of {report['batch_size']} per second, from {report['images']:,} images of {report['data']}; medians "
         f"of {rounds} rounds in which the three loaders took turns; {report['cores']} cores, {report['threads']} "
-        f"threads, torch {report['torch']}. Memory: the growth of the process that loads from the cache, over {EPOCHS} epochs.",
+        f"threads, torch {report['torch']}. Memory: the growth of the process that loads from the cache, over "
+        f"{EPOCHS} epochs.",
         "",
         "| pixels | cache | memory | cache / memory | decoding each time | cache / decoding | memory grown |",
         "|---:|---:|---:|---:|---:|---:|---:|",
