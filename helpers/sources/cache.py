@@ -6,9 +6,8 @@ decoded again. The folder may be removed at any time.
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from itertools import repeat
 from pathlib import Path
 
@@ -20,45 +19,37 @@ from helpers.files import DATA, InputError, atomic_file
 from helpers.sources.images import read_square
 
 CACHE = DATA / "cache"
-WORKERS = min(2, os.cpu_count() or 1)
-FEW = 200  # images that one process decodes before a second one has started
+FEW = 200  # images that one process decodes sooner than two can start
 
 
 def decoded(paths: Sequence[Path | str], image_size: int, folder: Path | str | None = None) -> np.ndarray:
     """The pixels of all images, each resized to a square: uint8 ``[images, 3, image_size, image_size]``, read-only.
 
-    The first call decodes the images and writes a cache into ``folder`` (``data/cache``), and later calls map it.
-    A second process that wants the same cache waits until the first has written it.
+    The first call decodes the images and writes a cache into ``folder`` (``data/cache``); later calls map it. A second
+    process that wants the same cache waits until the first has written it.
 
     Raises:
         InputError: if an image is missing or broken, or the cache cannot be written.
     """
     paths = [os.path.abspath(path) for path in paths]
     folder = CACHE if folder is None else Path(folder)
-    images = f"{hashed(paths)}-{image_size}px"
-    file = folder / f"{images}-{hashed([state(path) for path in paths])}.npy"
+    images = f"{short_hash(paths)}-{image_size}px"
+    file = folder / f"{images}-{short_hash(map(state, paths))}.npy"
     if not file.exists():
-        with atomic_lock(folder):
-            if not file.exists():  # it may have been written while this process waited
-                write(file, paths, image_size)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / "lock").acquire()
+        except OSError as error:
+            raise InputError(f"cannot write the cache {folder} ({error.strerror}); choose another folder") from None
+        with lock:
+            if not file.exists():  # another process may have written it meanwhile
                 for outdated in folder.glob(f"{images}-*.npy"):
-                    if outdated != file:
-                        with suppress(OSError):  # on Windows another process may have it open
-                            outdated.unlink()
+                    outdated.unlink()
+                write(file, paths, image_size)
     return np.load(file, mmap_mode="r")
 
 
-def atomic_lock(folder: Path) -> FileLock:
-    """The lock that a process holds while it writes into a cache folder."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "lock").touch()
-    except OSError as error:
-        raise InputError(f"cannot write the cache {folder} ({error.strerror}); choose another folder") from None
-    return FileLock(folder / "lock")
-
-
-def hashed(texts: Sequence[str]) -> str:
+def short_hash(texts: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(texts).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
@@ -72,24 +63,18 @@ def state(path: str) -> str:
 
 
 def write(file: Path, paths: Sequence[str], size: int) -> None:
-    """Decode all images into one ``.npy`` file; it is complete or it does not exist."""
+    """Decode all images into one ``.npy`` file, in two processes if there are many."""
     header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), 3, size, size)}
-    with atomic_file(file) as target:
-        np.lib.format.write_array_header_1_0(target, header)
-        for pixels in tqdm(decode_all(paths, size), "decoding images", len(paths), leave=False, disable=None):
-            target.write(pixels.tobytes())
-
-
-def decode_all(paths: Sequence[str], size: int) -> Iterator[np.ndarray]:
-    """The pixels of each image, decoded by several processes if there are many images."""
-    if len(paths) < FEW:
-        yield from map(decode, paths, repeat(size))
-        return
-    pool = ProcessPoolExecutor(WORKERS)
+    pool = ProcessPoolExecutor(min(2, os.cpu_count() or 1)) if len(paths) > FEW else None
     try:
-        yield from pool.map(decode, paths, repeat(size), chunksize=16)
+        images = pool.map(decode, paths, repeat(size), chunksize=16) if pool else map(decode, paths, repeat(size))
+        with atomic_file(file) as target:
+            np.lib.format.write_array_header_1_0(target, header)
+            for image in tqdm(images, "decoding images", len(paths), leave=False, disable=None):
+                target.write(image.tobytes())
     finally:
-        pool.shutdown(cancel_futures=True)
+        if pool:
+            pool.shutdown(cancel_futures=True)
 
 
 def decode(path: str, size: int) -> np.ndarray:

@@ -6,8 +6,8 @@
     data/<name>/annotations/captions_{train,val,test}.json
         {"images": [{"id", "file_name", "width", "height"}], "annotations": [{"id", "image_id", "caption"}]}
 
-COCO's official folders are read as they unpack: ``annotations/captions_{train,val}2017.json`` (or 2014), with the images
-in ``train2017/`` and ``val2017/``. :mod:`helpers.sources.folders` reads the other layouts.
+COCO's own folders are read as they unpack: ``annotations/captions_{train,val}2017.json`` (or 2014) with the images in
+``train2017/`` and ``val2017/``. :mod:`helpers.sources.folders` reads the other layouts.
 """
 
 import json
@@ -21,8 +21,8 @@ from helpers.files import DATA as DATA
 from helpers.files import InputError, read_json
 
 OFFICIAL = re.compile(r"(train|val|test)(2014|2017)")  # the names of COCO's own splits
-SPLIT_NAMES = {"train": "train", "training": "train", "restval": "train", "val": "val", "valid": "val"}
-SPLIT_NAMES |= {"validation": "val", "dev": "val", "test": "test", "testing": "test"}
+SPLIT_NAMES = {"train": "train", "restval": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
+SPLIT_NAMES |= {"test": "test"}
 IMAGE_FOLDERS = ("", "images", "Images", "Flicker8k_Dataset", "flickr30k-images")
 
 
@@ -36,7 +36,7 @@ class Record:
 
 
 def make_record(image_id: int | str, file_name: str, path: Path, captions: Sequence[str]) -> Record:
-    """A record for an image whose captions come from elsewhere than an annotation file."""
+    """A record for an image whose captions do not come from an annotation file."""
     annotations = [{"image_id": image_id, "caption": caption} for caption in captions]
     return Record({"id": image_id, "file_name": file_name}, path, annotations)
 
@@ -44,7 +44,7 @@ def make_record(image_id: int | str, file_name: str, path: Path, captions: Seque
 def read_annotations(root: Path | str, split: str) -> list[Record]:
     """Read the images of a split with their captions, in the order of the annotation file.
 
-    In COCO's official folders the split "train" is ``train2017``, or ``train2014`` if only that is there.
+    In COCO's own folders the split "train" is ``train2017``, or ``train2014`` if only that is there.
 
     Raises:
         InputError: if the folder or the split is missing, or the annotation file cannot be used.
@@ -53,24 +53,22 @@ def read_annotations(root: Path | str, split: str) -> list[Record]:
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
         raise InputError(f"{path} must hold an object with two lists, 'images' and 'annotations'")
-    if not content["images"]:
-        raise InputError(f"{path} has no images; a split needs at least one")
     records: dict[int | str, Record] = {}
     for number, image in enumerate(content["images"]):
         where = f"{path}: image {number}"
-        image_id, file_name = entry_values(image, ("id", "file_name"), where)
+        image_id, file_name = entry_values(image, "id", "file_name", where)
         check_file_name(file_name, where)
         if image_id in records:
             raise InputError(f"{where} repeats the id {image_id!r}; every image needs its own")
         records[image_id] = Record(image, folder / file_name)
     for number, annotation in enumerate(content["annotations"]):
         where = f"{path}: annotation {number}"
-        image_id, caption = entry_values(annotation, ("image_id", "caption"), where)
+        image_id, caption = entry_values(annotation, "image_id", "caption", where)
         check_caption(caption, where)
         if image_id not in records:
             raise InputError(f"{where} belongs to image {image_id!r}, which is not in 'images'; add it there")
         records[image_id].annotations.append(annotation)
-    check_every_image_has_a_caption(list(records.values()), path)
+    check_records(list(records.values()), path)
     return list(records.values())
 
 
@@ -94,10 +92,10 @@ def find_split(root: Path, split: str) -> tuple[Path, Path]:
         known = ", ".join(dict.fromkeys(OFFICIAL.sub(r"\1", name) for name in files))
         hint = f"its splits are: {known}" if known else "it needs annotations/captions_train.json and so on"
         raise InputError(f"{root} has no split {split!r}; {hint}")
-    name = next((name for name in names if images_folder(root, name).is_dir()), names[0])
-    folder = images_folder(root, name)
-    if OFFICIAL.fullmatch(name) and not folder.is_dir():
-        raise InputError(f"{root} has captions for {name} but no folder {folder}; unpack the images there")
+    name = next((name for name in names if (root / name).is_dir()), names[0])
+    folder = root / name if OFFICIAL.fullmatch(name) else root / "images"
+    if not folder.is_dir():
+        raise InputError(f"{root} has captions for {name} but no folder {folder}; put its images there")
     return files[name], folder
 
 
@@ -106,19 +104,11 @@ def annotation_files(root: Path) -> dict[str, Path]:
     return {file.stem.removeprefix("captions_"): file for file in sorted(root.glob("annotations/captions_*.json"))}
 
 
-def images_folder(root: Path, split: str) -> Path:
-    """The folder of a split's images: ``images``, or for an official split ``train2017`` or ``images/train2017``."""
-    if not OFFICIAL.fullmatch(split):
-        return root / "images"
-    inside = root / "images" / split
-    return inside if inside.is_dir() else root / split
-
-
-def entry_values(entry: Any, keys: tuple[str, str], where: str) -> list:
+def entry_values(entry: Any, first: str, second: str, where: str) -> tuple:
     """The values of two keys of a JSON entry, each a number or a text."""
-    values = [entry.get(key) for key in keys] if isinstance(entry, dict) else []
-    if not values or not all(isinstance(value, (int, str)) for value in values):
-        raise InputError(f"{where} needs {keys[0]!r} and {keys[1]!r}")
+    values = (entry.get(first), entry.get(second)) if isinstance(entry, dict) else (None, None)
+    if not all(isinstance(value, (int, str)) for value in values):
+        raise InputError(f"{where} needs {first!r} and {second!r}")
     return values
 
 
@@ -133,12 +123,13 @@ def check_caption(caption: Any, where: str) -> None:
         raise InputError(f"{where} has an empty caption; write one, or remove the entry")
 
 
-def check_every_image_has_a_caption(records: Sequence[Record], path: Path) -> None:
-    missing = [record.path.name for record in records if not record.annotations]
-    if missing:
+def check_records(records: Sequence[Record], path: Path) -> None:
+    if not records:
+        raise InputError(f"{path} has no images; a split needs at least one")
+    silent = [record.path.name for record in records if not record.annotations]
+    if silent:
         raise InputError(
-            f"{path}: {len(missing)} of {len(records)} images have no caption, first {missing[0]}; "
-            "write one, or remove the entry of the image"
+            f"{path}: {len(silent)} of {len(records)} images have no caption, first {silent[0]}; write one"
         )
 
 
@@ -148,40 +139,31 @@ def read_karpathy(path: Path) -> dict[str, list[Record]]:
     Source: Karpathy and Fei-Fei, "Deep Visual-Semantic Alignments for Generating Image Descriptions" (2015).
     """
     content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("images"), list) or not content["images"]:
-        raise InputError(f"{path} must hold an object with a list 'images' that is not empty")
+    images = content.get("images") if isinstance(content, dict) else None
     by_split: dict[str, list[Record]] = {}
-    for number, image in enumerate(content["images"]):
+    for number, image in enumerate(images or ()):
         where = f"{path}: image {number}"
         try:
             split = SPLIT_NAMES[image["split"]]
             file_name = "/".join(filter(None, (image.get("filepath"), image["filename"])))
             captions = [sentence["raw"] for sentence in image["sentences"]]
         except (KeyError, TypeError, AttributeError):
-            raise InputError(
-                f"{where} needs a 'filename', a 'split' (train, restval, val or test), and 'sentences' with their 'raw'"
-            ) from None
+            raise InputError(f"{where} needs a 'filename', a 'split', and 'sentences' with their 'raw' text") from None
         check_file_name(file_name, where)
         for caption in captions:
             check_caption(caption, where)
-        image_path = find_karpathy_image(path.parent, file_name)
-        record = make_record(image.get("imgid", number), file_name, image_path, captions)
+        # Of COCO_val2014_000000391895.jpg the last part is the name in the folders of 2017.
+        places = ("", "train2017/", "val2017/")
+        candidates = [file_name, *(place + file_name.rpartition("_")[2] for place in places)]
+        record = make_record(image.get("imgid", number), file_name, find_image(path.parent, candidates), captions)
         by_split.setdefault(split, []).append(record)
-    check_every_image_has_a_caption([record for records in by_split.values() for record in records], path)
+    check_records([record for records in by_split.values() for record in records], path)
     return by_split
 
 
-def find_karpathy_image(folder: Path, file_name: str) -> Path:
-    """The path of an image; in the folders of 2017, ``COCO_val2014_000000391895.jpg`` is ``000000391895.jpg``."""
-    path = find_image(folder, file_name)
-    name_2017 = file_name.rpartition("_")[2]
-    candidates = [path, folder / "train2017" / name_2017, folder / "val2017" / name_2017]
-    return next((candidate for candidate in candidates if candidate.is_file()), path)
-
-
-def find_image(folder: Path, file_name: str) -> Path:
-    """The path of an image in a folder or in one of the usual folders inside it."""
-    candidates = [folder / inner / file_name for inner in IMAGE_FOLDERS]
+def find_image(folder: Path, names: Sequence[str]) -> Path:
+    """The first file with one of some names in a folder or in one of the usual folders inside it."""
+    candidates = [folder / inner / name for name in names for inner in IMAGE_FOLDERS]
     return next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
 
 
@@ -190,9 +172,7 @@ def write_annotations(root: Path, by_split: dict[str, list[Record]]) -> None:
     (root / "annotations").mkdir()
     for split, records in by_split.items():
         annotations = [annotation for record in records for annotation in record.annotations]
-        content = {
-            "images": [record.image for record in records],
-            "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations)],
-        }
+        annotations = [{"id": number, **annotation} for number, annotation in enumerate(annotations)]
+        content = {"images": [record.image for record in records], "annotations": annotations}
         path = root / "annotations" / f"captions_{split}.json"
         path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")

@@ -24,25 +24,20 @@ ARCHIVES = {  # the address, the size in bytes and the MD5 of each archive
 
 
 def download_coco(out: Path, split: str) -> None:
-    """Download the photographs of a split ("val" or "train") and the captions into ``out``; finished parts are kept."""
+    """Download the photographs of "val" or "train" and the captions into ``out``; folders that are there are kept."""
     if f"{split}2017" not in ARCHIVES:
         raise InputError(f"COCO 2017 has no captions for the split {split!r}; choose val or train")
     for name in ("annotations", f"{split}2017"):
-        if (out / name).is_dir():
-            continue
-        url, size, md5 = ARCHIVES[name]
-        archive = out / url.rpartition("/")[2]
-        download(url, archive, size, md5)
-        unpack(archive, out / name)
-        archive.unlink()
+        if not (out / name).is_dir():
+            url, size, md5 = ARCHIVES[name]
+            archive = out / url.rpartition("/")[2]
+            download(url, archive, size, md5)
+            unpack(archive, out / name)
+            archive.unlink()
 
 
 def download(url: str, path: Path, size: int, md5: str) -> None:
-    """Download a file; an interrupted download continues where it stopped.
-
-    Raises:
-        InputError: if the connection fails, or the file differs from the expected one.
-    """
+    """Download a file; an interrupted download continues where it stopped."""
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,10 +46,8 @@ def download(url: str, path: Path, size: int, md5: str) -> None:
             request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
             with urllib.request.urlopen(request, timeout=30) as response:
                 have = have if response.status == 206 else 0  # 206: the server sends the rest, not the whole file
-                with (
-                    part.open("ab" if have else "wb") as file,
-                    tqdm.wrapattr(file, "write", total=size, initial=have, desc=path.name, disable=None) as target,
-                ):
+                file = part.open("ab" if have else "wb")
+                with file, tqdm.wrapattr(file, "write", size, initial=have, desc=path.name, disable=None) as target:
                     shutil.copyfileobj(response, target, 1 << 20)
     except (OSError, http.client.HTTPException) as error:
         raise InputError(f"cannot download {url} to {path} ({error}); run the command again to continue") from None
@@ -68,7 +61,7 @@ def download(url: str, path: Path, size: int, md5: str) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack the files of an archive that are in a folder called like ``folder``; of annotations only the captions."""
+    """Unpack the files in the archive's folder of the same name as ``folder``; of the annotations only the captions."""
     prefix = "annotations/captions_" if folder.name == "annotations" else f"{folder.name}/"
     with zipfile.ZipFile(archive) as file, atomic_folder(folder) as partial:
         members = [member for member in file.infolist() if member.filename.startswith(prefix) and not member.is_dir()]

@@ -56,9 +56,7 @@ class Caption(NamedTuple):
     kind: str  # "name", one per emoji and language, or "alias"
 
 
-class Picture(NamedTuple):
-    png: bytes
-    small: bytes  # 32 x 32 RGB pixels
+Picture = tuple[bytes, bytes]  # a PNG file, and 32 x 32 RGB pixels
 
 
 class Drawing(NamedTuple):
@@ -107,11 +105,7 @@ def captions_of(emoji: str, entry: dict) -> list[Caption]:
 
 
 def english_name(name: str) -> str:
-    """Turn a name of the package ``emoji``, written for programs, into ordinary English.
-
-    >>> english_name(":man_red_hair:"), english_name(":family_man_woman_boy:"), english_name(":nine_o\\u2019clock:")
-    ('man with red hair', 'family, man, woman and boy', "nine o'clock")
-    """
+    """Turn a name of the package ``emoji`` into English: ":man_red_hair:" into "man with red hair"."""
     text = " ".join(name.strip(":").replace("_", " ").replace("\u2019", "'").replace("&", "and").split())
     text = text.replace("#", "hash").replace("*", "asterisk")  # signs that a tokenizer of words cannot read
     text = re.sub(r"^(man|woman|person) bald$", r"bald \1", text)
@@ -126,11 +120,7 @@ def english_name(name: str) -> str:
 
 
 def chinese_name(name: str) -> str:
-    """Turn a Chinese name of the package ``emoji`` into ordinary Chinese, with details in brackets.
-
-    >>> chinese_name(":男人_白发:")
-    '男人（白发）'
-    """  # noqa: RUF002
+    """Turn a Chinese name of the package ``emoji``, ":男人_白发:", into ordinary Chinese, "男人（白发）"."""  # noqa: RUF002
     name, _, detail = name.strip(":").replace("#", "井号").replace("*", "星号").partition("_")
     return f"{name}（{detail.replace('_', '，')}）" if detail else name  # noqa: RUF001
 
@@ -170,12 +160,12 @@ def render_picture(emoji: str) -> Picture | None:
         return None
     file = io.BytesIO()
     image.save(file, "png")
-    return Picture(file.getvalue(), image.resize((32, 32), Image.Resampling.BOX).tobytes())
+    return file.getvalue(), image.resize((32, 32), Image.Resampling.BOX).tobytes()
 
 
 def look_alikes(pictures: Sequence[Picture]) -> list[int]:
     """For each picture, the index of the first picture that looks like it, which may be its own."""
-    pixels = 255.0 - np.stack([np.frombuffer(picture.small, np.uint8) for picture in pictures])  # [pictures, values]
+    pixels = 255.0 - np.stack([np.frombuffer(small, np.uint8) for _, small in pictures])  # [pictures, values]
     products = pixels @ pixels.T  # [pictures, pictures]
     lengths = products.diagonal()
     squares = (lengths[:, None] + lengths - 2 * products) / pixels.shape[1]  # mean squared differences
@@ -194,8 +184,8 @@ def merge(pictures: dict[str, Picture], names: dict[str, dict]) -> list[Drawing]
     the horse's face, named "horse face", loses it.
     """
     drawings: dict[int, Drawing] = {}
-    for (emoji, picture), first in zip(pictures.items(), look_alikes(list(pictures.values())), strict=True):
-        drawing = drawings.setdefault(first, Drawing(picture.png, [], []))
+    for (emoji, (png, _)), first in zip(pictures.items(), look_alikes(list(pictures.values())), strict=True):
+        drawing = drawings.setdefault(first, Drawing(png, [], []))
         drawing.emoji.append(emoji)
         known = {letters(caption.text) for caption in drawing.captions}
         drawing.captions.extend(c for c in captions_of(emoji, names[emoji]) if letters(c.text) not in known)
