@@ -147,7 +147,7 @@ def read_table(path: Path) -> list[Row]:
                 raise InputError(f"{where} has the split {split!r}; write train, val or test")
             rows.append((file_name, caption, SPLIT_NAMES.get(split)))
     except csv.Error as error:
-        raise InputError(f"{path}: line {reader.line_num}: {error}; put quotes round the whole caption") from None
+        raise InputError(f"{path}: the row after line {reader.line_num}: {error}; put quotes round the whole caption") from None
     if not rows:
         raise InputError(f"{path} has no captions; write one line per caption")
     return rows
