@@ -87,12 +87,11 @@ def find_split(root: Path, split: str) -> tuple[Path, Path]:
     if not root.is_dir():
         raise InputError(f"there is no folder {root}; `make pairs` generates data/scenes and data/emoji")
     files = annotation_files(root)
-    names = [name for name in (split, f"{split}2017", f"{split}2014") if name in files]
-    if not names:
-        known = ", ".join(dict.fromkeys(OFFICIAL.sub(r"\1", name) for name in files))
+    name = next((name for name in (split, f"{split}2017", f"{split}2014") if name in files), None)
+    if name is None:
+        known = ", ".join(OFFICIAL.sub(r"\1", name) for name in files)
         hint = f"its splits are: {known}" if known else "it needs annotations/captions_train.json and so on"
         raise InputError(f"{root} has no split {split!r}; {hint}")
-    name = next((name for name in names if (root / name).is_dir()), names[0])
     folder = root / name if OFFICIAL.fullmatch(name) else root / "images"
     if not folder.is_dir():
         raise InputError(f"{root} has captions for {name} but no folder {folder}; put its images there")
@@ -139,9 +138,9 @@ def read_karpathy(path: Path) -> dict[str, list[Record]]:
     Source: Karpathy and Fei-Fei, "Deep Visual-Semantic Alignments for Generating Image Descriptions" (2015).
     """
     content = read_json(path)
-    images = content.get("images") if isinstance(content, dict) else None
+    images = content.get("images", ()) if isinstance(content, dict) else ()
     by_split: dict[str, list[Record]] = {}
-    for number, image in enumerate(images or ()):
+    for number, image in enumerate(images):
         where = f"{path}: image {number}"
         try:
             split = SPLIT_NAMES[image["split"]]
@@ -152,10 +151,9 @@ def read_karpathy(path: Path) -> dict[str, list[Record]]:
         check_file_name(file_name, where)
         for caption in captions:
             check_caption(caption, where)
-        # Of COCO_val2014_000000391895.jpg the last part is the name in the folders of 2017.
-        places = ("", "train2017/", "val2017/")
-        candidates = [file_name, *(place + file_name.rpartition("_")[2] for place in places)]
-        record = make_record(image.get("imgid", number), file_name, find_image(path.parent, candidates), captions)
+        name_2017 = file_name.rpartition("_")[2]  # of COCO_val2014_000000391895.jpg the last part
+        names = [file_name, f"train2017/{name_2017}", f"val2017/{name_2017}"]
+        record = make_record(number, file_name, find_image(path.parent, names), captions)
         by_split.setdefault(split, []).append(record)
     check_records([record for records in by_split.values() for record in records], path)
     return by_split

@@ -91,15 +91,15 @@ def find_layout(path: Path) -> tuple[str, list[Path]]:
     folder = path if path.is_dir() else path.parent
     annotations = coco.annotation_files(folder).values()
     karpathy = sorted(folder.glob("dataset_*.json"))
+    texts = [image.with_suffix(".txt") for place in split_folders(folder) for image in images_in(place)]
     tables = [file for file in visible(folder) if file.suffix in (".csv", ".tsv") or file.name == "captions.txt"]
     found = {
         COCO: [file for file in annotations if not OFFICIAL.fullmatch(split_of(file))],
         OFFICIAL_COCO: [file for file in annotations if OFFICIAL.fullmatch(split_of(file)) and not karpathy],
         KARPATHY: karpathy,
         TABLE: tables,
-        PLAIN: [image.with_suffix(".txt") for place in split_folders(folder) for image in images_in(place)],
+        PLAIN: [text for text in texts if text.is_file()],
     }
-    found[PLAIN] = [text for text in found[PLAIN] if text.is_file()]
     if path.is_file():
         found = {layout: [path] for layout, files in found.items() if path in files}
     found = {layout: files for layout, files in found.items() if files}
@@ -108,15 +108,8 @@ def find_layout(path: Path) -> tuple[str, list[Path]]:
         raise InputError(f"{path} has more than one layout: {seen}; name one of these files, or keep one layout")
     if found:
         return next(iter(found.items()))
-    images = images_in(folder)
-    if not images:
-        raise InputError(
-            f"{path} has no images with captions; it needs captions.csv, or annotations/captions_train.json"
-        )
-    raise InputError(
-        f"{path} has {counted(len(images), 'image')} but no captions.csv; write one there "
-        f'with the first line "file,caption" and lines such as "{images[0].name},what it shows"'
-    )
+    hint = 'write one with the first line "file,caption" and lines such as "dog.jpg,a dog on a beach"'
+    raise InputError(f"{path} has {counted(len(images_in(folder)), 'image')} but no captions.csv; {hint}")
 
 
 def split_of(annotation_file: Path) -> str:
@@ -147,7 +140,7 @@ def read_table(path: Path) -> list[Row]:
                 raise InputError(f"{where} has the split {split!r}; write train, val or test")
             rows.append((file_name, caption, SPLIT_NAMES.get(split)))
     except csv.Error as error:
-        raise InputError(f"{path}: the row after line {reader.line_num}: {error}; put quotes round the whole caption") from None
+        raise InputError(f"{path}: {error} after line {reader.line_num}; put quotes round the whole caption") from None
     if not rows:
         raise InputError(f"{path} has no captions; write one line per caption")
     return rows
@@ -157,26 +150,27 @@ def read_plain(folder: Path) -> list[Row]:
     """Read images that each have a ``.txt`` of the same name, in one folder or in folders train, val and test."""
     rows = []
     for place in split_folders(folder):
-        images = images_in(place)
-        texts = {file.stem: read_text(file).split("\n") for file in visible(place) if file.suffix == ".txt"}
-        captions = {stem: [line.strip() for line in lines if line.strip()] for stem, lines in texts.items()}
-        if not images:
-            raise InputError(f"{place} has no images; put some there, or remove the folder")
-        silent = [image.name for image in images if not captions.get(image.stem)]
-        if silent:
-            raise InputError(f"{place} has images without a caption: {listed(silent)}; write a .txt for each")
-        lonely = sorted(captions.keys() - {image.stem for image in images})
-        if lonely:
-            raise InputError(f"{place} has captions without an image: {listed(lonely)}; add the images")
         split = None if place == folder else SPLIT_NAMES[place.name]
-        for image in images:
-            name = image.relative_to(folder).as_posix()
-            rows += [(name, caption, split) for caption in captions[image.stem]]
+        images = {image.stem: image for image in images_in(place)}
+        texts = {text.stem: text for text in visible(place) if text.suffix == ".txt"}
+        if images.keys() - texts.keys():
+            names = listed(image.name for stem, image in images.items() if stem not in texts)
+            raise InputError(f"{place} has images without a caption: {names}; write a .txt for each")
+        if texts.keys() - images.keys():
+            names = listed(text.name for stem, text in texts.items() if stem not in images)
+            raise InputError(f"{place} has captions without an image: {names}; add the images")
+        if not images:
+            raise InputError(f"{place} has no images; a split needs at least one")
+        for stem, image in images.items():
+            captions = [line.strip() for line in read_text(texts[stem]).split("\n") if line.strip()]
+            if not captions:
+                raise InputError(f"{texts[stem]} is empty; write one caption per line")
+            rows += [(image.relative_to(folder).as_posix(), caption, split) for caption in captions]
     return rows
 
 
 def split_folders(folder: Path) -> list[Path]:
-    """The folders of a plain folder's splits, or the folder itself if it has images or no such folders."""
+    """The folders train, val and test of a folder that has no images itself, or the folder itself."""
     splits = [place for place in visible(folder) if place.name in SPLIT_NAMES and place.is_dir()]
     return splits if splits and not images_in(folder) else [folder]
 
@@ -186,7 +180,7 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def visible(folder: Path) -> list[Path]:
-    """What a folder has, in the order of the names, without the hidden files that macOS adds."""
+    """Everything in a folder except the hidden files that macOS adds, in the order of the names."""
     return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
@@ -204,10 +198,8 @@ def group_rows(rows: Sequence[Row], folder: Path) -> dict[str, list[Record]]:
     ]
     if rows[0][2] is None:
         return split_by_name(records)
-    by_split: dict[str, list[Record]] = {}
-    for record in records:
-        by_split.setdefault(splits[record.image["file_name"]], []).append(record)
-    return by_split
+    named = dict.fromkeys(splits.values())
+    return {split: [record for record in records if splits[record.image["file_name"]] == split] for split in named}
 
 
 def split_by_name(records: Sequence[Record]) -> dict[str, list[Record]]:

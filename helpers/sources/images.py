@@ -15,10 +15,7 @@ REDUCED = 2.0  # a large image is first reduced coarsely to no less than this mu
 
 
 def read_image(path: Path | str) -> Image.Image:
-    """Read an image file as RGB, turned upright as its EXIF note says, with transparent parts over white.
-
-    The file's content decides its format, not its name. Grey images of 16 bits are scaled to 8 bits, and of an
-    animation the first picture is taken.
+    """Read an image file, or the first picture of an animation, as RGB: upright, and white where it is transparent.
 
     Raises:
         InputError: if the file is missing, broken, not an image, in a format that cannot be read, or far too large.

@@ -33,11 +33,11 @@ def look(folder: Path) -> str:
 
 def counts(by_split: dict[str, list[Record]]) -> str:
     """The number of images and captions in each split."""
-    captions = {split: sum(len(record.annotations) for record in records) for split, records in by_split.items()}
-    return ", ".join(
-        f"{counted(len(by_split[split]), 'image')} with {counted(number, 'caption')} in {split}"
-        for split, number in captions.items()
-    )
+    parts = []
+    for split, records in by_split.items():
+        captions = sum(len(record.annotations) for record in records)
+        parts.append(f"{counted(len(records), 'image')} with {counted(captions, 'caption')} in {split}")
+    return ", ".join(parts)
 
 
 def prepare_photographs(folder: Path, out: Path) -> str:
@@ -66,17 +66,12 @@ def prepare_photographs(folder: Path, out: Path) -> str:
 
 
 def save_photographs(by_split: dict[str, list[Record]], folder: Path) -> dict[str, list[Record]]:
-    """Save every photograph and return the new records; all photographs that cannot be read are reported together."""
+    """Save every photograph and return the new records."""
     saved: dict[str, list[Record]] = {split: [] for split in by_split}
     taken: set[str] = set()
-    broken: list[str] = []
     photographs = [(split, record) for split, records in by_split.items() for record in records]
     for number, (split, record) in enumerate(tqdm(photographs, "reading photographs", leave=False, disable=None)):
-        try:
-            image = read_image(record.path)
-        except InputError as error:
-            broken.append(str(error))
-            continue
+        image = read_image(record.path)
         image.thumbnail((LONGER_SIDE, LONGER_SIDE), Image.Resampling.LANCZOS)
         pixels = Image.new("RGB", image.size)  # a new image has none of the camera's notes
         pixels.paste(image)
@@ -87,6 +82,4 @@ def save_photographs(by_split: dict[str, list[Record]], folder: Path) -> dict[st
         new = make_record(number, f"{stem}.jpg", folder / f"{stem}.jpg", captions)
         new.image |= {"width": image.width, "height": image.height}
         saved[split].append(new)
-    if broken:
-        raise InputError(f"{len(broken)} of {len(photographs)} photographs cannot be used: {listed(broken)}")
     return saved
