@@ -37,8 +37,8 @@ class Record:
 
 def make_record(image_id: int | str, file_name: str, path: Path, captions: Sequence[str]) -> Record:
     """A record for an image whose captions do not come from an annotation file."""
-    annotations = [{"image_id": image_id, "caption": caption} for caption in captions]
-    return Record({"id": image_id, "file_name": file_name}, path, annotations)
+    entry = {"id": image_id, "file_name": file_name}
+    return Record(entry, path, [{"image_id": image_id, "caption": caption} for caption in captions])
 
 
 def read_annotations(root: Path | str, split: str) -> list[Record]:

@@ -61,7 +61,7 @@ Picture = tuple[bytes, bytes]  # a PNG file, and 32 x 32 RGB pixels
 
 class Drawing(NamedTuple):
     png: bytes
-    emoji: list[str]  # all emoji that look like this, each a string of one or more code points
+    emoji: list[str]  # all emoji that look like this, each of one or more code points
     captions: list[Caption]
 
 
@@ -85,20 +85,17 @@ def captions_of(emoji: str, entry: dict) -> list[Caption]:
     codes ("clock12", "+1", "x", "fr" for a flag) or differ from an earlier caption only in case, accents, punctuation.
     """
     is_flag = FLAG.fullmatch(emoji) is not None
-    name = english_name(entry["en"])
+    name, chinese = english_name(entry["en"]), chinese_name(entry["zh"])
     aliases = [english_name(alias) for alias in entry.get("alias", ())]
     if is_flag:
-        country = name
-        aliases = [country, *(alias for alias in aliases if not alias.startswith("flag for ") and len(alias) > 2)]
-        name = f"flag of {'the ' if NEEDS_THE.fullmatch(country) else ''}{country}"
+        aliases = [name, *(alias for alias in aliases if not alias.startswith("flag for ") and len(alias) > 2)]
+        name = f"flag of {'the ' if NEEDS_THE.fullmatch(name) else ''}{name}"
     captions = [Caption(name, "en", "name")]
     seen = {letters(name)}
     for alias in aliases:
-        if re.search(r"\d", alias) or len(letters(alias)) < 2 or letters(alias) in seen:
-            continue
-        seen.add(letters(alias))
-        captions.append(Caption(alias, "en", "alias"))
-    chinese = chinese_name(entry["zh"])
+        if not re.search(r"\d", alias) and len(letters(alias)) > 1 and letters(alias) not in seen:
+            seen.add(letters(alias))
+            captions.append(Caption(alias, "en", "alias"))
     if is_flag:
         return [*captions, Caption(f"{chinese}旗帜", "zh", "name"), Caption(chinese, "zh", "alias")]
     return [*captions, Caption(chinese, "zh", "name")]
