@@ -223,7 +223,7 @@ def check_images(by_split: dict[str, list[Record]]) -> None:
     for split, records in by_split.items():
         missing = [record.path for record in records if not record.path.is_file()]
         if missing:
-            raise InputError(f"{len(missing)} images of {split} are missing, first {missing[0]}; put them there")
+            raise InputError(f"{split} lacks {counted(len(missing), 'image file')}, first {missing[0]}; put them there")
         for path in (record.path for record in records):
             if path in seen:
                 raise InputError(f"{path} is listed twice, in {seen[path]} and in {split}; give it one entry")

@@ -219,7 +219,7 @@ MISTAKES = [  # the layout, what is changed, and what the message says
     (COCO, change(JSON, '"image_id": 0', '"image_id": 99'), "annotation 0 belongs to image 99, which is not in"),
     (COCO, change(JSON, '"image_id": 0', '"image_id": 1'), "images have no caption, first image_"),
     (COCO, change(JSON, '"caption": "', '"caption": " ", "was": "'), "annotation 0 has an empty caption"),
-    (COCO, change(JSON, '"file_name": "image_', '"file_name": "pic_'), "1 images of train are missing, first .*pic_"),
+    (COCO, change(JSON, '"file_name": "image_', '"file_name": "pic_'), "train lacks 1 image file, first .*pic_"),
     (
         COCO,
         lambda root: (root / JSON).with_name("captions_night.json").symlink_to(root / JSON),
@@ -237,7 +237,7 @@ MISTAKES = [  # the layout, what is changed, and what the message says
     (TABLE, append(CSV, "test,3,../a.jpg,one\r\n"), "line 35 .*must lie inside"),
     (TABLE, append(CSV, "test,3,/etc/passwd,one\r\n"), "line 35 .*must lie inside"),
     (TABLE, append(CSV, "test,3,a.jpg,\r\n"), "line 35 has an empty caption"),
-    (TABLE, append(CSV, "test,3,gone.jpg,one\r\n"), "1 images of test are missing, first .*gone.jpg"),
+    (TABLE, append(CSV, "test,3,gone.jpg,one\r\n"), "test lacks 1 image file, first .*gone.jpg"),
     (TABLE, write("more.csv", "file,caption\n"), "more.csv, pairs.csv.*keep one"),
     ("CSV", write("image_00.txt", "a dog"), r"more than one layout: table .*captions.csv.*image_00.txt"),
     (PLAIN, remove("image_03.txt"), "images without a caption: image_03.jpg; write a .txt"),

@@ -93,7 +93,7 @@ def keep_two(folder: Path) -> None:
             lambda folder: (folder / "wide.jpg").write_bytes(b"no image"),
             "cannot read the image .*wide.jpg: it is not an image",
         ),
-        (lambda folder: (folder / "grey.jpg").unlink(), "missing, first .*grey.jpg"),
+        (lambda folder: (folder / "grey.jpg").unlink(), "lacks 1 image file, first .*grey.jpg"),
         (lambda folder: halves().save(folder / "new.png"), "photographs without a caption: new.png; write one"),
         (lambda folder: (folder / "captions.csv").unlink(), "10 images but no captions.csv; write one"),
         (keep_two, "no photographs for val and test; give three or more"),
