@@ -26,15 +26,12 @@ def check_pad(lists: list[list[int]]) -> Values:
     token_ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids in lists])  # [batch, longest]
     zeros_first = torch.tensor([[0] * (longest - len(ids)) + ids for ids in lists])
     padding = torch.arange(longest) >= torch.tensor(lengths)[:, None]
+    cut, is_zero = token_ids[:, : min(lengths)], token_ids == 0
     return {"token_ids": token_ids, "padding": padding}, {
-        "token_ids is cut to the shortest text, so words are lost; fill the others up to the longest": {
-            "token_ids": token_ids[:, : min(lengths)]
-        },
+        "token_ids is cut to the shortest text, so words are lost; fill up to the longest": {"token_ids": cut},
         "the zeros come before the ids; put them after, so that texts begin at index 0": {"token_ids": zeros_first},
         "padding is the wrong way round: it should be True where there is no word": {"padding": ~padding},
-        "padding comes from the zeros in token_ids, but id 0 can be a word; use the lengths": {
-            "padding": token_ids == 0
-        },
+        "padding comes from the zeros in token_ids, but id 0 can be a word; use the lengths": {"padding": is_zero},
     }
 
 
@@ -51,6 +48,8 @@ def check_flip_caption(caption: str) -> Values:
     other = {"left": "right", "right": "left"}
     undone = "the second replacement undoes the first, so all sides became {}; exchange both in one pass"
 
+    words = " ".join(other.get(word, word) for word in caption.split())
+
     def exchanged(pattern: str, count: int = 0) -> str:
         return re.sub(pattern, lambda side: other[side[0]], caption, count=count)
 
@@ -62,9 +61,7 @@ def check_flip_caption(caption: str) -> Values:
         undone.format("'right', also inside words"): caption.replace("left", "right"),
         "only the first side was exchanged; a caption can have several": exchanged(r"\b(left|right)\b", count=1),
         "a longer word changed too, such as 'leftover'; only whole words are sides": exchanged("(left|right)"),
-        "a side before a comma or full stop was not exchanged: 'left,' is the word 'left' too": (
-            " ".join(other.get(word, word) for word in caption.split())
-        ),
+        "a side before a comma or full stop was not exchanged: 'left,' is the word 'left' too": words,
     }
 
 
@@ -79,21 +76,17 @@ def items(generator: Generator, case: int) -> tuple[list[dict]]:
 def check_collate(batch: list[dict]) -> Values:
     images, ids = [item["image"] for item in batch], torch.tensor([item["image_id"] for item in batch])
     lists = [item["texts"] for item in batch]
-    owned = [(row, text) for row, texts in enumerate(lists) for text in texts]
-    mixed = [(row, texts[k]) for k in range(max(map(len, lists))) for row, texts in enumerate(lists) if k < len(texts)]
-    texts, rows = [text for _, text in owned], torch.tensor([row for row, _ in owned])
+    places = [(row, k) for row, texts in enumerate(lists) for k in range(len(texts))]
+    mixed = sorted(places, key=lambda place: place[1])  # the first captions of all images, then the second ones
+    texts, rows = [lists[row][k] for row, k in places], torch.tensor([row for row, _ in places])
+    mixed_texts, mixed_rows = [lists[row][k] for row, k in mixed], torch.tensor([row for row, _ in mixed])
+    numbers, along_channels = torch.arange(len(rows)), torch.stack(images, 1)
     return {"images": torch.stack(images), "texts": texts, "image_of_text": rows}, {
-        "images are stacked along the wrong dimension; the batch comes first, dim=0": {
-            "images": torch.stack(images, 1)
-        },
+        "images are stacked along the wrong dimension; the batch comes first, dim=0": {"images": along_channels},
         "texts is a list of lists; make one flat list of all captions": {"texts": lists},
         "texts has only the first caption of each image; keep all": {"texts": [texts[0] for texts in lists]},
-        "texts has all first captions first; keep those of an image together": {"texts": [text for _, text in mixed]},
+        "texts has all first captions first; keep the captions of an image together": {"texts": mixed_texts},
         "image_of_text holds image_ids; it should hold rows of this batch, from 0": {"image_of_text": ids[rows]},
-        "image_of_text is in another order than texts: all captions of image 0 come first": {
-            "image_of_text": torch.tensor([row for row, _ in mixed])
-        },
-        "image_of_text counts captions; it should give the same row to all captions of an image": {
-            "image_of_text": torch.arange(len(rows))
-        },
+        "image_of_text is in another order than texts: image 0 comes first": {"image_of_text": mixed_rows},
+        "image_of_text counts captions; all captions of an image have the same row": {"image_of_text": numbers},
     }

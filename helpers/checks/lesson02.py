@@ -16,8 +16,8 @@ def surprises(logits: Tensor, dim: int) -> Tensor:
 
 
 def vectors(generator: Generator, case: int) -> tuple[Tensor]:
-    batch, words, dim = torch.randint(2, 7, (3,), generator=generator).tolist()
-    features = 3 * torch.randn((batch, words, dim) if case % 2 else (batch, dim), generator=generator)
+    shape = torch.randint(2, 7, (2 + case % 2,), generator=generator).tolist()  # [batch, dim] or [batch, words, dim]
+    features = 3 * torch.randn(shape, generator=generator)
     features[0] *= case < CASES - 2  # vectors of zeros come last
     return (features,)
 
@@ -38,9 +38,8 @@ def check_l2_normalize(x: Tensor) -> Values:
 def random_pairs(generator: Generator, case: int) -> tuple[Tensor, Tensor, float]:
     """Features ``[batch, dim]`` of images and texts, not normalised, and a temperature."""
     batch, dim = torch.randint(3, 9, (2,), generator=generator).tolist()
-    images = 2 * torch.randn(batch, dim, generator=generator)
-    texts = images + 2 * torch.randn(batch, dim, generator=generator)
-    return images, texts, 0.05 + 0.4 * torch.rand((), generator=generator).item()
+    images, noise = 2 * torch.randn(2, batch, dim, generator=generator)
+    return images, images + noise, 0.05 + 0.4 * torch.rand((), generator=generator).item()
 
 
 @exercise("text_to_image_loss", random_pairs)
@@ -48,11 +47,10 @@ def check_text_to_image_loss(images: Tensor, texts: Tensor, temperature: float) 
     similarity = cosine_similarities(images, texts)  # [image, text]
     losses, other_way = surprises(similarity / temperature, 0), surprises(similarity / temperature, 1).mean()
     loss = losses.mean()
-    raw = surprises(images @ texts.T / temperature, 0).mean()
     return loss, {
         "this is image to text, the other direction; each text should be compared with all images": other_way,
         "this is the mean of both directions; only text to image is asked for": (loss + other_way) / 2,
-        "the features are not normalised, so their lengths count": raw,
+        "the features are not normalised; their lengths count": surprises(images @ texts.T / temperature, 0).mean(),
         "this multiplies by the temperature; divide by it": surprises(similarity * temperature, 0).mean(),
         "the temperature is not used; divide the similarities by it": surprises(similarity, 0).mean(),
         "this is the sum over the batch; take the mean": losses.sum(),
@@ -94,17 +92,20 @@ def logits_and_owners(generator: Generator, case: int) -> tuple[Tensor, Tensor, 
 
 @exercise("multi_positive_loss", logits_and_owners)
 def check_multi_positive_loss(logits: Tensor, image_ids: Tensor, text_image_ids: Tensor) -> Values:
-    right = (image_ids[:, None] == text_image_ids).float()  # [images, texts]
+    z, right = logits, (image_ids[:, None] == text_image_ids).float()  # [images, texts]
     for_images, for_texts = right / right.sum(1, keepdim=True), right / right.sum(0, keepdim=True)  # targets
-    to_texts, to_images = -logits.log_softmax(1), -logits.log_softmax(0)
+    to_texts, to_images = -z.log_softmax(1), -z.log_softmax(0)  # surprises
 
-    def mean_of_both(by_image: Tensor, by_text: Tensor) -> Tensor:
+    def both(by_image: Tensor, by_text: Tensor) -> Tensor:
         return (by_image.sum(1).mean() + by_text.sum(0).mean()) / 2
 
     image_losses, text_losses = (for_images * to_texts).sum(1), (for_texts * to_images).sum(0)
-    loss = mean_of_both(for_images * to_texts, for_texts * to_images)
-    log_of_sum = -(right * (-to_texts).exp()).sum(1).log().mean() - (right * (-to_images).exp()).sum(0).log().mean()
-    is_square = len(image_ids) == len(text_image_ids)
+    loss = both(for_images * to_texts, for_texts * to_images)
+    wrong_axes = both(for_images * to_images, for_texts * to_texts)
+    log_of_sum = -((right * z.softmax(1)).sum(1).log().mean() + (right * z.softmax(0)).sum(0).log().mean()) / 2
+    diagonal = loss  # unless images and texts come in pairs
+    if len(image_ids) == len(text_image_ids):
+        diagonal = (surprises(z, 1).mean() + surprises(z, 0).mean()) / 2
     return loss, {
         "this is image to text only; take the mean with text to image": image_losses.mean(),
         "this is text to image only; take the mean with image to text": text_losses.mean(),
@@ -112,17 +113,11 @@ def check_multi_positive_loss(logits: Tensor, image_ids: Tensor, text_image_ids:
         "the minus sign is missing; the loss is minus the log of a probability": -loss,
         "this is the sum over images and over texts; take the mean of each": (image_losses.sum() + text_losses.sum())
         / 2,
-        "the targets sum to the number of right answers; divide by it, so that they sum to 1": (
-            mean_of_both(right * to_texts, right * to_images)
-        ),
+        "the targets sum to the number of right answers; divide by it": both(right * to_texts, right * to_images),
         "the targets of text to image are the transposed ones of image to text, and do not sum to 1; "
-        "divide by the number of images of each text": mean_of_both(for_images * to_texts, for_images * to_images),
+        "divide by the number of images of each text": both(for_images * to_texts, for_images * to_images),
         "this is the log of a sum of probabilities, for which one probable right answer is enough; "
-        "sum the logs of the probabilities, each times its target": log_of_sum / 2,
-        "each softmax goes along the wrong axis; image to text is over the texts, dim=1": (
-            mean_of_both(for_images * to_images, for_texts * to_texts)
-        ),
-        "only the diagonal counts as right; every text of the same image does": (
-            (to_texts.diagonal().mean() + to_images.diagonal().mean()) / 2 if is_square else loss
-        ),
+        "sum the logs of the probabilities, each times its target": log_of_sum,
+        "each softmax goes along the wrong axis; image to text is over the texts, dim=1": wrong_axes,
+        "only the diagonal counts as right; every text of the same image does": diagonal,
     }

@@ -16,29 +16,26 @@ def pairs_at_low_temperature(generator: Generator, case: int) -> tuple[Tensor, T
     return images, texts, 0.005 if case >= CASES - 2 else temperature  # some probabilities are rounded to 0
 
 
-def entropies(logits: Tensor) -> Tensor:
-    """The entropy of the softmax of each row, in nats: ``[rows, columns]`` to ``[rows]``."""
-    return torch.special.entr(logits.double().softmax(1)).sum(1)
-
-
 @exercise("effective_negatives", pairs_at_low_temperature)
 def check_effective_negatives(images: Tensor, texts: Tensor, temperature: float) -> Values:
     similarity = cosine_similarities(images, texts)  # [image, text]
     logits = similarity / temperature
-    entropy, p = entropies(logits), logits.softmax(1)
-    without_normalising = entropies(images @ texts.T / temperature).exp().mean()
-    return entropy.exp().mean(), {
+    p = logits.softmax(1)
+    entropy = torch.special.entr(p.double()).sum(1)  # [image]
+
+    def number(logits: Tensor) -> Tensor:
+        return torch.special.entr(logits.double().softmax(1)).sum(1).exp().mean()
+
+    return number(logits), {
         "this is the entropy; the number of texts it amounts to is its exponential": entropy.mean(),
         "this is exp of the mean entropy; take exp of each row's entropy first": entropy.mean().exp(),
         "this is one number per image; take their mean": entropy.exp(),
-        "this is the softmax over columns; each image should be compared with all texts": entropies(logits.T)
-        .exp()
-        .mean(),
-        "the features are not normalised, so their lengths count": without_normalising,
-        "this multiplies by the temperature; divide by it": entropies(similarity * temperature).exp().mean(),
-        "the temperature is not used; divide the similarities by it": entropies(similarity).exp().mean(),
+        "this is the softmax over columns; each image should be compared with all texts": number(logits.T),
+        "the features are not normalised; their lengths count": number(images @ texts.T / temperature),
+        "this multiplies by the temperature; divide by it": number(similarity * temperature),
+        "the temperature is not used; divide the similarities by it": number(similarity),
         "the minus sign of the entropy is missing": (-entropy).exp().mean(),
-        "the image's own text is left out; it counts here": entropies(without_diagonal(logits)).exp().mean(),
+        "this leaves the image's own text out; here it is counted with the others": number(without_diagonal(logits)),
         "log2 and exp do not belong together; use the natural logarithm": (entropy / math.log(2)).exp().mean(),
         "NaN at a low temperature: a probability was rounded to 0, and 0 * ln 0 is undefined; "
         "use torch.special.entr, or take the logarithm with log_softmax": (-p * p.log()).sum(1).exp().mean(),
@@ -49,9 +46,8 @@ def similarities(generator: Generator, case: int) -> tuple[Tensor, float]:
     batch = int(torch.randint(3, 9, (), generator=generator))
     temperature = 0.05 + 0.4 * torch.rand((), generator=generator).item()
     similarity = torch.rand(batch, batch, generator=generator) - 0.5
-    if case >= CASES - 2:  # the matched texts have all of the probability
-        return similarity / 10 + torch.eye(batch), 0.005
-    return similarity, temperature
+    is_sharp = case >= CASES - 2  # the matched texts have all of the probability
+    return (similarity / 10 + torch.eye(batch), 0.005) if is_sharp else (similarity, temperature)
 
 
 @exercise("gradient_shares", similarities)
@@ -108,8 +104,8 @@ def check_anchor_loss(images: Tensor, texts: Tensor, of_images: Tensor, of_texts
     def both(to_texts: Tensor, to_images: Tensor) -> Tensor:
         return (surprises(to_texts, 1) + surprises(to_images, 0)) / 2  # [batch]
 
-    exponentials = (s / a).exp(), (s / b.T).exp()
-    shares = exponentials[0].diagonal() / exponentials[0].sum(1), exponentials[1].diagonal() / exponentials[1].sum(0)
+    rows, columns = (s / a).exp(), (s / b.T).exp()
+    overflow = -(rows.diagonal() / rows.sum(1) * columns.diagonal() / columns.sum(0)).log().mean() / 2
     losses = both(s / a, s / b.T)
     return losses.mean(), {
         "the temperatures divide the candidates, not the anchors: [N] is taken as a row, [1, N]; "
@@ -131,7 +127,5 @@ def check_anchor_loss(images: Tensor, texts: Tensor, of_images: Tensor, of_texts
         "this multiplies by the temperatures; divide by them": both(s * a, s * b.T).mean(),
         "one temperature, the mean, serves all; each anchor has its own": both(s / a.mean(), s / b.mean()).mean(),
         "the temperatures are not used; divide each anchor's similarities by its own": both(s, s).mean(),
-        "NaN or infinity at a low temperature: an exponential was too large; use cross_entropy or log_softmax": (
-            -(shares[0] * shares[1]).log().mean() / 2
-        ),
+        "NaN or infinity at a low temperature: an exponential was too large; use cross_entropy": overflow,
     }

@@ -1,5 +1,7 @@
 """The checks of lesson 04: pooled regions, words and their best regions, nested prefixes."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -17,15 +19,16 @@ def region_maps(generator: Generator, case: int) -> tuple[Tensor, int]:
 def check_pool_regions(regions: Tensor, grid: int) -> Values:
     side = 4 // grid
     means = F.adaptive_avg_pool2d(regions, grid)  # [batch, channels, grid, grid]
-    every_nth = regions.unflatten(3, (side, grid)).unflatten(2, (side, grid)).mean((2, 4))
+    far_apart = regions.unflatten(3, (side, grid)).unflatten(2, (side, grid)).mean((2, 4))
     return means.flatten(1), {
         "the result is not flattened; it should be [batch, channels * grid * grid]": means,
         "the channels of a region come together; put all regions of channel 0 first": means.flatten(2).mT.flatten(1),
         "this takes the largest of each block; take the mean": F.adaptive_max_pool2d(regions, grid).flatten(1),
         "this takes the sum of each block; take the mean": means.flatten(1) * side**2,
         "this keeps one region of each block; take the mean of all in it": regions[:, :, ::side, ::side].flatten(1),
-        "the regions that are averaged are not neighbours; split an axis of 4 into grid groups of 4 // grid, in "
-        "this order": every_nth.flatten(1),
+        "the regions that are averaged are not neighbours; split an axis into grid groups of 4 // grid": far_apart.flatten(
+            1
+        ),
         "the channels are averaged too; each channel keeps its own means": means.mean(1).flatten(1),
         "the grid is transposed: rows come before columns": means.mT.flatten(1),
         "the whole map is averaged, whatever the grid": regions.mean((2, 3)),
@@ -56,18 +59,15 @@ def check_token_wise_similarity(regions: Tensor, words: Tensor, padding: Tensor)
     def mean(values: Tensor) -> Tensor:
         return values.masked_fill(padding, 0.0).sum(2) / counts  # [image, text]
 
-    right = mean(best_region)
+    right, unmasked = mean(best_region), best_region.mean(2)
+    infinite = best_region.masked_fill(padding, -torch.inf).mean(2)
+    inverted = best_region.masked_fill(~padding, 0.0).sum(2) / padding.sum(1)
+    by_length = right * counts / padding.shape[1]
     return right, {
-        "padding is not masked: padded positions hold no words and must not count": best_region.mean(2),
-        "padding is masked, but the mean divides by the padded length; divide by the number of words": (
-            right * counts / padding.shape[1]
-        ),
-        "padded positions were set to minus infinity and are still in the mean; set them to 0 after the maximum": (
-            best_region.masked_fill(padding, -torch.inf).mean(2)
-        ),
-        "the mask is the wrong way round: padding is True where there is no word": (
-            best_region.masked_fill(~padding, 0.0).sum(2) / padding.sum(1)
-        ),
+        "padding is not masked: padded positions hold no words and must not count": unmasked,
+        "padding is masked, but the mean divides by the padded length; divide by the number of words": by_length,
+        "padded positions are minus infinity and still in the mean; set them to 0 after the maximum": infinite,
+        "the mask is the wrong way round: padding is True where there is no word": inverted,
         "this is the sum over words; take the mean, or long texts win": right * counts,
         "this is each region's best word; each word needs its best region, a maximum over regions": best_word.mean(2),
         "this is each region's best word, padding included; take the maximum over regions": cosines.amax(3).mean(2),
@@ -93,31 +93,26 @@ def check_nested_prefix_loss(x: Tensor, y: Tensor, prefixes: list[int], t: float
     losses = torch.stack([contrastive_loss(x[:, :k], y[:, :k], t) for k in prefixes])
     u, v = F.normalize(x), F.normalize(y)
 
-    def mean(values: list[Tensor]) -> Tensor:
-        return torch.stack(values).mean()
+    def mean(loss: Callable[[int], Tensor]) -> Tensor:
+        return torch.stack([loss(k) for k in prefixes]).mean()
 
+    last = mean(lambda k: contrastive_loss(x[:, -k:], y[:, -k:], t))
+    alone = mean(lambda k: contrastive_loss(x[:, [k]], y[:, [k]], t))
+    one_way = mean(lambda k: one_way_contrastive_loss(x[:, :k], y[:, :k], t, normalize=True))
+    cut_late = mean(lambda k: symmetric_cross_entropy(u[:, :k] @ v[:, :k].T / t))
+    default = mean(lambda k: contrastive_loss(x[:, :k], y[:, :k]))
     return losses.mean(), {
         "this is the sum over the prefixes; take the mean": losses.sum(),
         "this is one loss per prefix; take their mean": losses,
         "only the first prefix counts here; is the return inside the loop?": losses[0],
         "only the last prefix counts here; collect the loss of each": losses[-1],
-        "these are the last k components; a prefix is the first k": (
-            mean([contrastive_loss(x[:, -k:], y[:, -k:], t) for k in prefixes])
+        "these are the last k components; a prefix is the first k": last,
+        "this is component k alone; a prefix is all components before it, [:, :k]": alone,
+        "this cuts rows, which are pairs; components are along dim 1": mean(
+            lambda k: contrastive_loss(x[:k], y[:k], t)
         ),
-        "this is component k alone; a prefix is all components before it, [:, :k]": (
-            mean([contrastive_loss(x[:, [k]], y[:, [k]], t) for k in prefixes])
-        ),
-        "this cuts the first k rows, which are pairs; components are along dim 1": (
-            mean([contrastive_loss(x[:k], y[:k], t) for k in prefixes])
-        ),
-        "the features are normalised before they are cut; a prefix is then shorter than 1, so normalise after": (
-            mean([symmetric_cross_entropy(u[:, :k] @ v[:, :k].T / t) for k in prefixes])
-        ),
-        "the temperature is not passed on, so 0.07 is used": (
-            mean([contrastive_loss(x[:, :k], y[:, :k]) for k in prefixes])
-        ),
+        "the features are normalised before they are cut; a prefix is then shorter than 1, so normalise after": cut_late,
+        "the temperature is not passed on, so 0.07 is used": default,
         "the prefixes are not used; this is the loss of all components": contrastive_loss(x, y, t),
-        "this is image to text only; the contrastive loss takes both directions": (
-            mean([one_way_contrastive_loss(x[:, :k], y[:, :k], t, normalize=True) for k in prefixes])
-        ),
+        "this is image to text only; the contrastive loss takes both directions": one_way,
     }

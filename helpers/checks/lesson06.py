@@ -62,16 +62,13 @@ def check_in_batch_accuracy(images: Tensor, texts: Tensor, batch_size: int) -> V
     similarity, whole = cosine_similarities(images, texts), len(images) // batch_size * batch_size
     hits_with_rest = diagonal_wins(similarity, batch_size)  # [pairs, 2]
     hits = hits_with_rest[:whole]
+    of_all, raw = diagonal_wins(similarity, len(images)), diagonal_wins(images @ texts.T, batch_size)[:whole]
     return hits.mean(), {
         "this is a share from 0 to 1; percent is asked for": hits.mean() / 100,
-        "the features are not normalised, so the longest text wins; compare cosines": (
-            diagonal_wins(images @ texts.T, batch_size)[:whole].mean()
-        ),
+        "the features are not normalised, so the longest text wins; compare cosines": raw.mean(),
         "this is image to text alone; take the mean of both directions": hits[:, 0].mean(),
         "this is text to image alone; take the mean of both directions": hits[:, 1].mean(),
-        "all pairs are compared, as for recall at 1; stay within a batch": diagonal_wins(
-            similarity, len(images)
-        ).mean(),
+        "all pairs are compared, as for recall at 1; stay within a batch": of_all.mean(),
         "the pairs left over at the end are a smaller, easier batch; leave them out": hits_with_rest.mean(),
         "only the first batch counts here; is the return inside the loop?": hits[:batch_size].mean(),
         "only the last batch counts here; collect the hits of each": hits[-batch_size:].mean(),
@@ -90,20 +87,13 @@ def check_sign_flip_p_value(differences: Tensor) -> Values:
     n, seen = len(differences), differences.mean()
     signs = torch.tensor(list(itertools.product((1.0, -1.0), repeat=n))).double()  # [2 ** seeds, seeds]
     means, one_flipped = (signs * differences).mean(1), ((1 - 2 * torch.eye(n)) * differences).mean(1)
-
-    def as_far(means: Tensor, rounding: float = -1e-9) -> Tensor:
-        return (means.abs() >= seen.abs() + rounding).double()
-
-    p = as_far(means).mean()
+    as_far, farther = ((means.abs() >= seen.abs() + rounding).double() for rounding in (-1e-9, 1e-9))
+    one_as_far, p = (one_flipped.abs() >= seen.abs() - 1e-9).double(), as_far.mean()
     return p, {
         "this looks at one side only; a mean as far below zero counts too": (means >= seen - 1e-9).double().mean(),
-        "only means farther out are counted; those as far out, such as the one seen, count too": as_far(
-            means, 1e-9
-        ).mean(),
-        "this is how many ways there are; divide by the number of all ways": as_far(means).sum(),
+        "only means farther out are counted; those as far out, such as the one seen, count too": farther.mean(),
+        "this is how many ways there are; divide by the number of all ways": as_far.sum(),
         "the p-value is the share of means as far out as the one seen; this is the share of the others": 1 - p,
         "all signs are flipped together here; each seed has a sign of its own": 1.0,
-        "this flips one sign at a time; every seed has two choices, so there are 2 ** seeds ways": as_far(
-            one_flipped
-        ).mean(),
+        "this flips one sign at a time; every seed has two choices, so there are 2 ** seeds ways": one_as_far.mean(),
     }

@@ -20,12 +20,11 @@ def check_online_logsumexp(blocks: list[Tensor]) -> Values:
     by_block = torch.stack([block.logsumexp(1) for block in blocks])  # [blocks, rows]
     largest = torch.stack([block.amax(1) for block in blocks]).cummax(0).values  # [blocks, rows], so far
     unscaled = sum((block - top[:, None]).exp().sum(1) for block, top in zip(blocks, largest, strict=True))
+    unscaled_end = largest[-1] + unscaled.log()
     below = (logits - logits.amax(1, keepdim=True)).exp().sum(1)  # [rows]
     return logits.logsumexp(1), {
-        "exp of the logits themselves is more than float32 can hold; subtract the largest": logits.exp().sum(1).log(),
-        "when a larger logit comes, what was summed before must shrink by exp(largest before - largest now)": (
-            largest[-1] + unscaled.log()
-        ),
+        "exp of the logits is more than float32 can hold; subtract the largest": logits.exp().sum(1).log(),
+        "when a larger logit comes, what was summed before must shrink by exp(largest before - largest now)": unscaled_end,
         "the largest logit was subtracted and is not added again at the end": below.log(),
         "this is the sum of the exponentials; take its logarithm, and add the largest": below,
         "this is the largest logit alone, without the sum": logits.amax(1),
@@ -45,14 +44,11 @@ def sums_of_ranks(generator: Generator, case: int) -> tuple[Tensor, Tensor]:
 @exercise("merge_ranks", sums_of_ranks)
 def check_merge_ranks(largest: Tensor, totals: Tensor) -> Values:
     top, by_rank = largest.amax(0), largest + totals.log()  # [columns], [ranks, columns]
-    right = by_rank.logsumexp(0)
+    right, unscaled = by_rank.logsumexp(0), top + totals.sum(0).log()
+    overflow = (totals * largest.exp()).sum(0).log()
     return right, {
-        "the ranks subtracted different largest logits; scale their sums to the same one before adding them": (
-            top + totals.sum(0).log()
-        ),
-        "exp of the largest logits is more than float32 can hold; subtract the largest of all ranks first": (
-            (totals * largest.exp()).sum(0).log()
-        ),
+        "the ranks subtracted different largest logits; scale their sums to the same one before adding them": unscaled,
+        "exp of the largest logits is more than float32 can hold; subtract the largest of all ranks first": overflow,
         "the largest logit of all ranks is not added again at the end": right - top,
         "this adds up the log-sum-exps of the ranks; their exponentials add up": by_rank.sum(0),
         "this is the largest of the ranks' log-sum-exps; the others count too": by_rank.amax(0),
@@ -62,16 +58,15 @@ def check_merge_ranks(largest: Tensor, totals: Tensor) -> Values:
 
 
 def cluster(generator: Generator, case: int) -> tuple[int, int, int]:
-    ranks, dim, per_rank = (
-        int(torch.randint(*ends, (), generator=generator)) for ends in ((3, 9), (16, 1024), (3, 200))
-    )
+    per_rank, dim = torch.randint(16, 1024, (2,), generator=generator).tolist()
+    ranks = 3 + case % 6
     return ranks * per_rank, dim, ranks
 
 
 @exercise("bytes_received", cluster)
 def check_bytes_received(batch: int, dim: int, ranks: int) -> Values:
     others = batch - batch // ranks
-    right = 2 * 2 * 4.0 * others * dim
+    right, ours = 2 * 2 * 4.0 * others * dim, 2 * (4 * others * dim + 8 * (ranks - 1) * batch)
     return right, {
         "a rank's own features need not reach it; only those of the others do": 16.0 * batch * dim,
         "these are the rank's own features; count the features of the others": 16.0 * batch // ranks * dim,
@@ -79,7 +74,5 @@ def check_bytes_received(batch: int, dim: int, ranks: int) -> Values:
         "this is a quarter of it: a float32 has four bytes, and two sides travel forward and back": right / 4,
         "all ranks together receive this; batch counts the pairs of all, and one rank is asked for": right * ranks,
         "these are bits; a byte has eight of them": right * 8,
-        "this is our own way, one side and two numbers per column and rank; here both sides are gathered": (
-            2 * (4 * others * dim + 8 * (ranks - 1) * batch)
-        ),
+        "this is our own way, one side and a number per column and rank; here both sides are gathered": ours,
     }
