@@ -29,14 +29,10 @@ class Check:
         expect(callable(answer), f"pass the function {self.name} itself, without calling it")
         failures, changed = [], False
         for inputs in self.cases():
-            right, mistakes = self.values(*inputs)
             given = copy.deepcopy(inputs)
-            parts = self.parts(self.attempt(answer, given), right)
+            result = self.attempt(answer, given)
             changed = changed or not unchanged(given, inputs)
-            for part, (label, value, reference) in parts.items():
-                if not same(value, reference):
-                    failures.append((label, value, reference, wrong_values(part, mistakes)))
-                    break
+            failures += self.first_failure(result, *self.values(*inputs))
         if failures:
             raise AssertionError(named_mistake(failures) or difference(*failures[0][:3]))
         expect(not changed, f"{self.name} changes its input in place; work on a copy or build a new value")
@@ -60,18 +56,23 @@ class Check:
         expect(result is not None, f"{self.name} returned None; is a return missing?")
         return result
 
-    def parts(self, result: object, right: object) -> dict[str, tuple[str, object, object]]:
-        """For each part of the answer its label, its value and the right value, both ready to be compared."""
-        if not isinstance(right, dict):
-            return {"": (self.name, *comparable(self.name, result, right))}
+    def first_failure(self, result: object, right: object, mistakes: dict[str, object]) -> list[tuple]:
+        """The first wrong part: its label, its value, the right value and those of known mistakes; empty if right."""
         if self.as_tuple:
             fits = isinstance(result, tuple | list) and len(result) == len(right)
             expect(fits, f"{self.name} must return a tuple: {', '.join(right)}")
             result = dict(zip(right, result, strict=True))
-        fits = isinstance(result, dict) and result.keys() >= right.keys()
-        expect(fits, f"{self.name} must return a dictionary with the keys {', '.join(right)}")
-        labels = {part: f"{self.name}, {part}" for part in right}
-        return {part: (labels[part], *comparable(labels[part], result[part], right[part])) for part in right}
+        elif isinstance(right, dict):
+            fits = isinstance(result, dict) and result.keys() >= right.keys()
+            expect(fits, f"{self.name} must return a dictionary with the keys {', '.join(right)}")
+        else:
+            result = {"": result}
+        for part, reference in by_part(right).items():
+            label = f"{self.name}, {part}" if part else self.name
+            value, reference = comparable(label, result[part], reference)
+            if not same(value, reference):
+                return [(label, value, reference, {s: by_part(w).get(part) for s, w in mistakes.items()})]
+        return []
 
 
 def exercise(name: str, inputs: Callable[[Generator, int], tuple], **options: object) -> Callable[..., Check]:
@@ -103,6 +104,10 @@ def unchanged(given: object, inputs: object) -> bool:
     return given == inputs
 
 
+def by_part(value: object) -> dict[str, object]:
+    return value if isinstance(value, dict) else {"": value}
+
+
 def comparable(label: str, value: object, right: object) -> tuple[object, object]:
     """Both values, with numbers, arrays and lists of numbers as float64 tensors; raises if the type does not fit."""
     if isinstance(right, str | list):
@@ -119,28 +124,23 @@ def comparable(label: str, value: object, right: object) -> tuple[object, object
 
 
 def same(value: object, other: object) -> bool:
-    if isinstance(value, Tensor):
-        return value.shape == other.shape and torch.allclose(value, other, rtol=1e-4, atol=1e-5, equal_nan=True)
-    return value == other
+    if not isinstance(value, Tensor):
+        return value == other
+    other = torch.as_tensor(other).double()
+    return value.shape == other.shape and torch.allclose(value, other, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 def both_break_down(value: object, other: object) -> bool:
     """Whether both have NaN or infinity, which the same mistake can leave in different entries."""
-    return isinstance(value, Tensor) and not (value.isfinite().all() or other.isfinite().all())
-
-
-def wrong_values(part: str, mistakes: dict[str, object]) -> dict[str, object]:
-    """The wrong values of one part, for the mistakes that concern it."""
-    if part:
-        mistakes = {sentence: wrong[part] for sentence, wrong in mistakes.items() if part in wrong}
-    return {sentence: comparable("", wrong, wrong)[0] for sentence, wrong in mistakes.items()}
+    return isinstance(value, Tensor) and not (value.isfinite().all() or torch.as_tensor(other).isfinite().all())
 
 
 def named_mistake(failures: list[tuple]) -> str | None:
     """The sentence of the mistake that explains more than half of the failed cases."""
     for explains in (same, both_break_down):
         for sentence in failures[0][3]:
-            explained = sum(explains(value, wrong.get(sentence, "")) for _, value, _, wrong in failures)
+            pairs = [(value, mistakes[sentence]) for _, value, _, mistakes in failures]
+            explained = sum(wrong is not None and explains(value, wrong) for value, wrong in pairs)
             if 2 * explained > len(failures):
                 return sentence
     return None

@@ -26,9 +26,7 @@ def check_pool_regions(regions: Tensor, grid: int) -> Values:
         "this takes the largest of each block; take the mean": F.adaptive_max_pool2d(regions, grid).flatten(1),
         "this takes the sum of each block; take the mean": means.flatten(1) * side**2,
         "this keeps one region of each block; take the mean of all in it": regions[:, :, ::side, ::side].flatten(1),
-        "the regions that are averaged are not neighbours; split an axis into grid groups of 4 // grid": far_apart.flatten(
-            1
-        ),
+        "the averaged regions are not neighbours; split an axis into grid groups of 4 // grid": far_apart.flatten(1),
         "the channels are averaged too; each channel keeps its own means": means.mean(1).flatten(1),
         "the grid is transposed: rows come before columns": means.mT.flatten(1),
         "the whole map is averaged, whatever the grid": regions.mean((2, 3)),
@@ -111,7 +109,7 @@ def check_nested_prefix_loss(x: Tensor, y: Tensor, prefixes: list[int], t: float
         "this cuts rows, which are pairs; components are along dim 1": mean(
             lambda k: contrastive_loss(x[:k], y[:k], t)
         ),
-        "the features are normalised before they are cut; a prefix is then shorter than 1, so normalise after": cut_late,
+        "the features are normalised before they are cut; a cut vector is shorter than 1, so cut first": cut_late,
         "the temperature is not passed on, so 0.07 is used": default,
         "the prefixes are not used; this is the loss of all components": contrastive_loss(x, y, t),
         "this is image to text only; the contrastive loss takes both directions": one_way,

@@ -24,7 +24,7 @@ def check_online_logsumexp(blocks: list[Tensor]) -> Values:
     below = (logits - logits.amax(1, keepdim=True)).exp().sum(1)  # [rows]
     return logits.logsumexp(1), {
         "exp of the logits is more than float32 can hold; subtract the largest": logits.exp().sum(1).log(),
-        "when a larger logit comes, what was summed before must shrink by exp(largest before - largest now)": unscaled_end,
+        "when a larger logit comes, the sum so far must shrink by exp(largest before - largest now)": unscaled_end,
         "the largest logit was subtracted and is not added again at the end": below.log(),
         "this is the sum of the exponentials; take its logarithm, and add the largest": below,
         "this is the largest logit alone, without the sum": logits.amax(1),
