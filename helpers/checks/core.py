@@ -57,7 +57,7 @@ class Check:
         return result
 
     def first_failure(self, result: object, right: object, mistakes: dict[str, object]) -> list[tuple]:
-        """The first wrong part: its label, its value, the right value and those of known mistakes; empty if right."""
+        """The first wrong part: its label, its value, the right one and what known mistakes give; empty if right."""
         if self.as_tuple:
             fits = isinstance(result, tuple | list) and len(result) == len(right)
             expect(fits, f"{self.name} must return a tuple: {', '.join(right)}")
@@ -131,12 +131,12 @@ def same(value: object, other: object) -> bool:
 
 
 def both_break_down(value: object, other: object) -> bool:
-    """Whether both have NaN or infinity, which the same mistake can leave in different entries."""
-    return isinstance(value, Tensor) and not (value.isfinite().all() or torch.as_tensor(other).isfinite().all())
+    """Whether both have NaN or plus infinity, which the same mistake can leave in different entries."""
+    return isinstance(value, Tensor) and not ((value < torch.inf).all() or (torch.as_tensor(other) < torch.inf).all())
 
 
 def named_mistake(failures: list[tuple]) -> str | None:
-    """The sentence of the mistake that explains more than half of the failed cases."""
+    """The sentence of the first mistake that explains more than half of the failed cases."""
     for explains in (same, both_break_down):
         for sentence in failures[0][3]:
             pairs = [(value, mistakes[sentence]) for _, value, _, mistakes in failures]

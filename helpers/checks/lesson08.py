@@ -66,7 +66,7 @@ def cluster(generator: Generator, case: int) -> tuple[int, int, int]:
 @exercise("bytes_received", cluster)
 def check_bytes_received(batch: int, dim: int, ranks: int) -> Values:
     others = batch - batch // ranks
-    right, ours = 2 * 2 * 4.0 * others * dim, 2 * (4 * others * dim + 8 * (ranks - 1) * batch)
+    right, ours = 2 * 2 * 4.0 * others * dim, 2.0 * (4 * others * dim + 8 * (ranks - 1) * batch)
     return right, {
         "a rank's own features need not reach it; only those of the others do": 16.0 * batch * dim,
         "these are the rank's own features; count the features of the others": 16.0 * batch // ranks * dim,

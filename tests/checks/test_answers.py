@@ -210,6 +210,7 @@ WRONG = [
     (checks.check_l2_normalize, lambda x: x / x.norm(dim=-1), "stopped with RuntimeError"),
     (checks.check_text_to_image_loss, lambda x, y, t: F.cross_entropy(x @ y.T / t, torch.arange(len(x))), "expected"),
     (checks.check_text_to_image_loss, contrastive_loss, "mean of both directions"),
+    (checks.check_mask_same_image, lambda z, ids: 2 * mask_by_loops(z, ids), "expected"),
     (checks.check_effective_negatives, entropy_without_care, "0 * ln 0"),
     (checks.check_gradient_shares, shares_by_exponentials, "nothing is left to divide by"),
     (checks.check_cosine_schedule, lambda p, a, b: b + (a - b) * (1 + math.cos(math.pi * p)) / 2, "raise a ValueError"),
