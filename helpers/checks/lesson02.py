@@ -100,6 +100,7 @@ def check_multi_positive_loss(logits: Tensor, image_ids: Tensor, text_image_ids:
         return (by_image.sum(1).mean() + by_text.sum(0).mean()) / 2
 
     image_losses, text_losses = (for_images * to_texts).sum(1), (for_texts * to_images).sum(0)
+    sums = image_losses.sum() + text_losses.sum()
     loss = both(for_images * to_texts, for_texts * to_images)
     wrong_axes = both(for_images * to_images, for_texts * to_texts)
     log_of_sum = -((right * z.softmax(1)).sum(1).log().mean() + (right * z.softmax(0)).sum(0).log().mean()) / 2
@@ -111,8 +112,7 @@ def check_multi_positive_loss(logits: Tensor, image_ids: Tensor, text_image_ids:
         "this is text to image only; take the mean with image to text": text_losses.mean(),
         "this is the sum of both directions; take their mean": 2 * loss,
         "the minus sign is missing; the loss is minus the log of a probability": -loss,
-        "this is the sum over images and over texts; take the mean of each": (image_losses.sum() + text_losses.sum())
-        / 2,
+        "this is the sum over images and over texts; take the mean of each": sums / 2,
         "the targets sum to the number of right answers; divide by it": both(right * to_texts, right * to_images),
         "the targets of text to image are the transposed ones of image to text, and do not sum to 1; "
         "divide by the number of images of each text": both(for_images * to_texts, for_images * to_images),
