@@ -9,7 +9,7 @@ import torch
 from helpers.augmentation import (
     LEAST_SHARE,
     Augmentation,
-    draw_box,
+    sample_box,
     exchange_sides,
     parse_augmentation,
     resize,
@@ -101,7 +101,7 @@ def test_half_of_the_other_pairs_are_flipped(flip: str) -> None:
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (30, 90), (1, 1), (2, 7)])
 def test_a_box_lies_inside_and_keeps_its_share(height: int, width: int, least_share: float) -> None:
     generator = random.Random(0)
-    boxes = [draw_box(generator, height, width, least_share) for _ in range(500)]
+    boxes = [sample_box(generator, height, width, least_share) for _ in range(500)]
     for top, left, box_height, box_width in boxes:
         assert top >= 0
         assert left >= 0
@@ -114,7 +114,7 @@ def test_a_box_lies_inside_and_keeps_its_share(height: int, width: int, least_sh
 
 def test_boxes_are_drawn_over_the_whole_range() -> None:
     generator = random.Random(0)
-    boxes = [draw_box(generator, 1000, 1000, 0.2) for _ in range(4000)]
+    boxes = [sample_box(generator, 1000, 1000, 0.2) for _ in range(4000)]
     shares = torch.tensor([height * width / 1e6 for _, _, height, width in boxes])
     shapes = torch.tensor([width / height for _, _, height, width in boxes])
     assert shares.mean().item() == pytest.approx(0.6, abs=0.02)
