@@ -1,7 +1,7 @@
-"""Augmentations that keep a caption true of its image: random crops, and flips that respect what the caption says.
+"""Augmentations that keep captions true: random crops, and flips that read the caption first.
 
-The mirror image of "a red circle left of a blue square" shows a red circle *right* of it. A flip therefore reads the
-caption first: it leaves such a pair unchanged, or exchanges the words.
+The mirror image of "a red circle left of a blue square" shows a red circle *right* of it. So a flip leaves such a pair
+unchanged, or exchanges the words.
 """
 
 import math
@@ -52,8 +52,8 @@ def sample_box(generator: random.Random, height: int, width: int, least_share: f
     """Sample a box for a random resized crop: top, left, height and width in pixels.
 
     Its share of the area is uniform from ``least_share`` to 1, its shape relative to the image log-uniform from 3:4 to
-    4:3 as far as it fits, its position uniform (after Szegedy et al., 2015, "Going Deeper with Convolutions", section
-    6, who sample again if the box does not fit).
+    4:3 as far as it fits, its position uniform. Source: Szegedy et al., 2015, "Going Deeper with Convolutions", section
+    6, where a box that does not fit is sampled again.
     """
     share = generator.uniform(least_share, 1)
     narrowest = max(NARROWEST, share)  # a narrower box with this area would be higher than the image
@@ -75,9 +75,9 @@ def resize(images: Tensor, size: int) -> Tensor:
 class Augmentation:
     """Random changes of a pair.
 
-    ``flip`` mirrors half of all pairs. If the caption says left or right, ``"skip"`` leaves the pair unchanged, which is
-    safe for every caption, and ``"exchange"`` exchanges the words. ``crop`` is the least share of the area that an image
-    keeps, above 0 and at most 1; a small share may cut off what the caption names. None turns either off.
+    ``flip`` mirrors half of all images. If a caption says left or right, ``"skip"`` leaves the pair unchanged, which is
+    always safe, and ``"exchange"`` exchanges the words. ``crop`` is the least share of the area that an image keeps,
+    above 0 and at most 1; a small share may cut off what the caption names. None turns either off.
     """
 
     flip: str | None = None

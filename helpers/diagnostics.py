@@ -11,10 +11,10 @@ def gradient_shares(similarities: Tensor, temperature: float | Tensor) -> Tensor
     """How the image-to-text contrastive loss divides the repulsion of each image among its negatives.
 
     Its gradient pulls image i to its text by ``1 - p_ii`` and pushes it from text j by ``p_ij``, both divided by the
-    temperature, where p is the softmax of ``similarities / temperature``. The share of text j is ``p_ij / (1 - p_ii)``:
-    all for the hardest negative at a low temperature, the same for each at a high one. ``similarities`` and shares are
-    ``[image, text]`` with the matches on the diagonal; a pair that a mask leaves out is -inf. A row of shares sums to 1,
-    or to 0 if no negative is left. For text to image, pass ``similarities.T``.
+    temperature; p is the softmax of ``similarities / temperature``. So text j has the share ``p_ij / (1 - p_ii)``: at a
+    low temperature the hardest negative has 1, at a high one all have the same. Similarities and shares are
+    ``[image, text]``, with the matches on the diagonal; a mask sets pairs to -inf. A row of shares sums to 1, or to 0
+    without any negative. For text to image, pass ``similarities.T``.
 
     Source: Wang and Liu, 2021, "Understanding the Behaviour of Contrastive Loss", the relative penalty of section 3.
     """
@@ -28,7 +28,6 @@ def effective_negatives(similarities: Tensor, temperature: float | Tensor) -> Te
     """How many texts each image effectively chooses from: the exponential of the entropy of its softmax, ``[batch]``.
 
     It is 1 if one text has all the probability and ``batch`` if all texts have the same; the match counts too.
-    ``similarities`` is as in :func:`gradient_shares`.
     """
     check_similarities(similarities)
     check_temperature(temperature)

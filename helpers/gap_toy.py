@@ -14,9 +14,9 @@ def nine_pairs(swapped: bool, gap: float = 0.0, seed: int = 0) -> tuple[Tensor, 
     """Generate image and text features ``[9, 3]``: a circle of images above the equator, one of texts below it.
 
     ``gap``, from 0 to 2, is the distance between the circles, as :func:`helpers.diagnostics.modality_gap` measures it;
-    at 0 each image lies on its own text. ``swapped`` exchanges the texts of the two closest pairs, as if one of nine
-    captions were mislabelled. A seed above 0 rotates the sphere, shuffles the pairs and moves each along the circle by
-    up to 0.1 degrees; seed 0 gives the points of the source. The features are float64 of length 1.
+    at 0 each image lies on its own text. ``swapped`` exchanges the texts of the two closest pairs, a mistake in the
+    data. A seed above 0 rotates the sphere, shuffles the pairs and moves each along the circle by up to 0.1 degrees;
+    seed 0 gives the points of the source. The features are float64 of length 1.
 
     Source: Liang et al., 2022, "Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive Representation
     Learning", the points of ``Figure_3_Contrastive_Learning/mismatched_simulation.ipynb`` in its repository.
@@ -44,11 +44,11 @@ def loss_over_gap(temperature: float, swapped: bool, seed: int = 0, steps: int =
 
 
 def best_gap(temperature: float, swapped: bool, seed: int = 0) -> float:
-    """Find the gap with the lowest loss, to 0.01: 0 for clean pairs, and for swapped ones at a temperature above 0.041.
+    """Find the gap with the lowest loss, to 0.01: 0 for clean pairs, and for swapped ones at temperatures above 0.041.
 
     A gap shrinks the differences between similarities by the factor ``1 - gap ** 2 / 4``, as a higher temperature does.
-    With clean pairs the loss wants the opposite. With two pairs swapped there is a best temperature, about 0.041. Below
-    it, certainty about the wrong text costs more than it gains elsewhere, and only a gap makes the model less certain.
+    Clean pairs never gain from it. Swapped pairs have a best temperature, about 0.041: below it, certainty about the
+    wrong text costs more than it gains elsewhere, and only a gap makes the model less certain.
     """
     gaps, losses = loss_over_gap(temperature, swapped, seed)
     return float(gaps[losses.argmin()])

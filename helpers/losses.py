@@ -5,8 +5,7 @@ pair, and returns a tensor with no dimensions, in float32 or float64. Features a
 says otherwise. ``temperature`` is a positive number or a tensor with one element.
 
 In the formulas ``s_ij`` is the cosine similarity of image i and text j, and ``z_ij = s_ij / temperature`` is its logit.
-A formula gives the loss of one image; a loss is the mean over all images and, with rows and columns exchanged, over all
-texts.
+``loss_i`` is the loss of image i; the loss is the mean over all images and, with i and j exchanged, over all texts.
 """
 
 import math
@@ -127,9 +126,8 @@ def masked_contrastive_loss(
 ) -> Tensor:
     """Contrastive loss that leaves out false negatives: other pairs with the same number in ``image_ids [batch]``.
 
-    ``loss_i = -z_ii + ln sum_j exp(z_ij)``, where j runs over i and all pairs of other images. With m pairs per image
-    the floor is 0 again, where :func:`contrastive_loss` cannot fall below ``ln(m)``. A row that keeps no negative is 0
-    and has no gradient.
+    ``loss_i = -z_ii + ln sum_j exp(z_ij)``, where j is i or a pair of another image. With m pairs per image the floor
+    is 0, where :func:`contrastive_loss` has ``ln(m)``. A row without any negative is 0 and has no gradient.
 
     Source: Radford et al., 2021, with matches by image id as in Li et al., 2021, "Align before Fuse" (fine-tuning).
     """
@@ -173,9 +171,9 @@ def sigmoid_loss(
     """Sigmoid loss: each of the ``batch ** 2`` combinations is classified on its own as matched or mismatched.
 
     ``loss_i = -sum_j ln sigmoid(y_ij * (z_ij + bias))``, where y is 1 for a match and -1 otherwise; the floor is 0.
-    With a bias of -10 all combinations start as mismatched, which leaves the gradient to the matches: for 512 random
-    pairs of dim 512, a bias of -10 instead of 0 changes the loss from 367 to 10.0 and the matches' share of the gradient
-    from 0.002 to 0.975. The paper learns the bias and the temperature.
+    With a bias of -10 training starts with all combinations classified as mismatched, which leaves the gradient to the
+    matches: for 512 random pairs of dim 512 they have 0.975 of it, and 0.002 at a bias of 0, and the loss is 10.0
+    instead of 367. The paper learns the bias and the temperature.
 
     Source: Zhai et al., 2023, "Sigmoid Loss for Language Image Pre-Training", algorithm 1; the bias: section 3.2.
     """

@@ -16,14 +16,11 @@ from torch import Tensor, nn
 from helpers.files import InputError
 
 Schedule = Callable[[float], float | Tensor]
-
 MAX_LOGIT_SCALE = 100.0  # the clamp of Radford et al., 2021: a learned temperature stays at 0.01 or above
 
 
 @dataclass(frozen=True)
 class Constant:
-    """The same temperature all the time."""
-
     temperature: float
 
     def __call__(self, progress: float) -> float:
