@@ -233,9 +233,8 @@ def hard_negative_contrastive_loss(
     HN-NCE with alpha 1, after Robinson et al., 2021, "Contrastive Learning with Hard Negative Samples".
     """
     logits_per_image = cosine_logits(image_features, text_features, temperature)  # [image, text]
-    loss_images = hardened_cross_entropy(logits_per_image, hardness)
-    loss_texts = hardened_cross_entropy(logits_per_image.T, hardness)
-    return (loss_images + loss_texts) / 2
+    logits_per_text = logits_per_image.T  # [text, image]
+    return (hardened_cross_entropy(logits_per_image, hardness) + hardened_cross_entropy(logits_per_text, hardness)) / 2
 
 
 def hardened_cross_entropy(logits: Tensor, hardness: float) -> Tensor:
