@@ -577,8 +577,8 @@ def test_the_bias_of_the_sigmoid_loss_leaves_the_first_gradient_to_the_matches(b
     similarities = cosine_similarities(images, texts)
     pull = torch.sigmoid(-similarities.diagonal() / 0.1 - bias).sum()
     push = torch.sigmoid(similarities / 0.1 + bias).fill_diagonal_(0).sum()
-    assert float(sigmoid_loss(images, texts, bias, 0.1)) == pytest.approx(loss, rel=5e-3)
-    assert float(pull / (pull + push)) == pytest.approx(share, abs=1e-3)
+    assert float(sigmoid_loss(images, texts, bias, 0.1)) == pytest.approx(loss, rel=3e-3)
+    assert float(pull / (pull + push)) == pytest.approx(share, abs=5e-4)
 
 
 GOOD = torch.ones(3, 4)
