@@ -1,4 +1,4 @@
-"""What can be read off a batch besides its loss: who pushes, how many negatives count, how two sets of features lie."""
+"""Diagnostics of a batch: which negatives push, how many of them count, how the L2-normalised features lie."""
 
 import torch
 import torch.nn.functional as F
@@ -8,41 +8,26 @@ from helpers.losses import at_least_float32, check_features, check_side, check_t
 
 
 def gradient_shares(similarities: Tensor, temperature: float | Tensor) -> Tensor:
-    """How the repulsion of each image is shared out among its negatives, by the image-to-text contrastive loss.
+    """How the image-to-text contrastive loss divides the repulsion of each image among its negatives.
 
-    The gradient of that loss pulls row i to its match by ``1 - p_ii`` and pushes it from negative j by ``p_ij``, both
-    over the temperature, where p is the softmax of ``similarities / temperature``. The push adds up to the pull, so
-    what is left to say is who does it. A small temperature gives it all to the hardest negative, a large one the same
-    to each, which is ``1 / (batch - 1)``. For text to image pass ``similarities.T``.
-
-    Args:
-        similarities: ``[batch, batch]``, images in rows, matched pairs on the diagonal; -inf off the diagonal stands
-            for a pair that a mask leaves out.
-        temperature: a number above 0, or a tensor of one element.
-
-    Returns:
-        ``[batch, batch]``, from 0 to 1: the diagonal is 0, each row adds up to 1, or is 0 where no negative is left.
-
-    Raises:
-        ValueError: for similarities that are not a finite square matrix, or a temperature not above 0.
+    Its gradient pulls image i to its text by ``1 - p_ii`` and pushes it from text j by ``p_ij``, both divided by the
+    temperature; p is the softmax of ``similarities / temperature``. So text j has the share ``p_ij / (1 - p_ii)``: at a
+    low temperature the hardest negative has 1, at a high one all have the same. Similarities and shares are
+    ``[image, text]``, with the matches on the diagonal; a mask sets pairs to -inf. A row of shares sums to 1, or to 0
+    without any negative. For text to image, pass ``similarities.T``.
 
     Source: Wang and Liu, 2021, "Understanding the Behaviour of Contrastive Loss", the relative penalty of section 3.
     """
     check_similarities(similarities)
     check_temperature(temperature)
-    # Where no negative is left the softmax is 0 / 0.
+    # Without any negative the softmax is 0 / 0.
     return torch.softmax(without_diagonal(at_least_float32(similarities) / temperature), dim=1).nan_to_num(0.0)
 
 
 def effective_negatives(similarities: Tensor, temperature: float | Tensor) -> Tensor:
-    """How many texts each image effectively chooses among: the exponential of the entropy of its softmax.
+    """How many texts each image effectively chooses from: the exponential of the entropy of its softmax, ``[batch]``.
 
-    1 when one text takes all the probability, ``batch`` when all have the same. The match is one of those counted.
-
-    Args, raises as :func:`gradient_shares`.
-
-    Returns:
-        ``[batch]``, from 1 to ``batch``.
+    It is 1 if one text has all the probability and ``batch`` if all texts have the same; the match counts too.
     """
     check_similarities(similarities)
     check_temperature(temperature)
@@ -51,19 +36,10 @@ def effective_negatives(similarities: Tensor, temperature: float | Tensor) -> Te
 
 
 def alignment(image_features: Tensor, text_features: Tensor) -> Tensor:
-    """How far the two sides of a pair lie apart: the mean squared distance of L2-normalised pairs.
+    """How far images lie from their texts: the mean squared distance of matched pairs, ``2 - 2 * cosine``.
 
-    0 when each image lies on its text, 2 when they are at right angles in the mean, 4 when they are opposite. It is
-    ``2 - 2 * cosine``, and 0 also when everything has collapsed to one point, so read it beside :func:`uniformity`.
-
-    Args:
-        image_features, text_features: ``[batch, dim]``, row by row pairs.
-
-    Returns:
-        A tensor with no dimensions.
-
-    Raises:
-        ValueError: for shapes that are not pairs, or values that are not finite.
+    It is 0 if each image lies on its text, 2 at right angles and 4 for opposite points. It is also 0 if all features
+    have collapsed to one point, so read it together with :func:`uniformity`.
 
     Source: Wang and Isola, 2020, "Understanding Contrastive Representation Learning through Alignment and Uniformity on
     the Hypersphere", section 4.1 (alpha = 2).
@@ -73,20 +49,10 @@ def alignment(image_features: Tensor, text_features: Tensor) -> Tensor:
 
 
 def uniformity(features: Tensor) -> Tensor:
-    """How evenly L2-normalised features cover the sphere: ``ln`` of the mean of ``exp(-2 * squared distance)``.
+    """How evenly features of one modality cover the sphere: ``ln`` of the mean of ``exp(-2 * squared distance)``.
 
-    0 when all are at one point, the largest value; the more evenly they are spread, the lower: about -4 when all are at
-    right angles to each other. Below that only few can be: -8 for two opposite points.
-
-    Args:
-        features: ``[batch, dim]``, one side.
-
-    Returns:
-        A tensor with no dimensions, the mean taken over all ``batch * (batch - 1) / 2`` pairs of different rows; 0 for
-        a single row, which has no such pair.
-
-    Raises:
-        ValueError: for a shape that is not ``[batch, dim]``, or values that are not finite.
+    The mean is over all pairs of different rows. The more even, the lower: 0 if all features are equal (or there is
+    only one), -4 if all are at right angles to each other, -8 for two opposite points.
 
     Source: Wang and Isola, 2020, section 4.1 (t = 2).
     """
@@ -98,20 +64,10 @@ def uniformity(features: Tensor) -> Tensor:
 
 
 def modality_gap(image_features: Tensor, text_features: Tensor) -> Tensor:
-    """How far the centre of the images lies from the centre of the texts: the distance of the two means.
+    """How far the centre of the images lies from the centre of the texts: the distance between the two means.
 
-    0 when both centres are one point, 2 when all images are at one point and all texts at the opposite one. It sees the
-    centres alone: two sets of different shape around one centre have no such gap, but a :func:`distribution_gap`.
-
-    Args:
-        image_features: ``[images, dim]``; normalised here.
-        text_features: ``[texts, dim]``, which may be more or fewer.
-
-    Returns:
-        A tensor with no dimensions.
-
-    Raises:
-        ValueError: for shapes that do not fit, or values that are not finite.
+    It is from 0 to 2; 2 means all images at one point and all texts at the opposite one. Sets with the same centre but
+    different shapes have no such gap, but a :func:`distribution_gap`. The numbers of images and texts may differ.
 
     Source: Liang et al., 2022, "Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive Representation
     Learning", section 4.2.
@@ -121,16 +77,13 @@ def modality_gap(image_features: Tensor, text_features: Tensor) -> Tensor:
 
 
 def distribution_gap(image_features: Tensor, text_features: Tensor) -> Tensor:
-    """How different the cloud of images is from the cloud of texts, in centre or shape: their energy distance.
+    """How much the distributions of images and texts differ, in centre or shape: the energy distance.
 
-    Twice the mean distance of an image from a text, less the mean distance of two images and of two texts, each with
-    all its pairs, those of a row with itself among them. 0 exactly when both sets are the same points, in any order; it
-    grows with the square of a small shift; 4 when all images are at one point and all texts at the opposite one.
+    It is twice the mean distance between images and texts, minus the mean distance between images and the mean distance
+    between texts, each over all pairs of rows, equal rows included. It is 0 exactly if both sets are the same points,
+    in any order, and 4 for two opposite points. The numbers of images and texts may differ.
 
-    Args, returns and raises as :func:`modality_gap`.
-
-    Source: Székely and Rizzo, 2013, "Energy statistics: A class of statistics based on distances", on L2-normalised
-    features.
+    Source: Székely and Rizzo, 2013, "Energy statistics: A class of statistics based on distances".
     """
     check_features(image_features, text_features, pairs=False)
     images, texts = directions(image_features), directions(text_features)
@@ -138,19 +91,10 @@ def distribution_gap(image_features: Tensor, text_features: Tensor) -> Tensor:
 
 
 def effective_rank(features: Tensor) -> Tensor:
-    """How many directions the L2-normalised features use: the exponential of the entropy of their singular values.
+    """How many directions features of one modality use: the exponential of the entropy of their singular values.
 
-    1 when all lie on one line, ``min(batch, dim)`` when they use every direction alike. The mean is not taken away, so
-    a common direction counts as one.
-
-    Args:
-        features: ``[batch, dim]``, one side.
-
-    Returns:
-        A tensor with no dimensions.
-
-    Raises:
-        ValueError: for a shape that is not ``[batch, dim]``, or values that are not finite.
+    It is 1 if all features lie on one line and ``min(batch, dim)`` if all directions are used equally. The mean is not
+    subtracted, so a direction that all features share counts as one.
 
     Source: Roy and Vetterli, 2007, "The effective rank: a measure of effective dimensionality", definition 1.
     """
@@ -160,21 +104,17 @@ def effective_rank(features: Tensor) -> Tensor:
 
 
 def directions(features: Tensor) -> Tensor:
-    """The features L2-normalised, in float32 at least."""
+    """L2-normalise the features, in float32 or float64."""
     return F.normalize(at_least_float32(features), dim=1)
 
 
-def mean_distance(one: Tensor, other: Tensor) -> Tensor:
-    """The mean distance of every row of one set from every row of the other, ``[rows, dim]`` each."""
-    # Distances by matrix products are quicker, but lose the digits of small ones: equal rows would be apart.
-    return torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist").mean()
+def mean_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Average the distance between every row of ``a`` and every row of ``b``, ``[rows, dim]`` each."""
+    # Matrix products would be faster, but lose digits: the distance of two equal rows would not be 0.
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").mean()
 
 
 def check_similarities(similarities: Tensor) -> None:
-    """Raise ``ValueError`` unless the similarities are a square matrix, finite but for pairs that a mask leaves out."""
-    if similarities.ndim == 2 and similarities.shape[0] != similarities.shape[1]:
-        raise ValueError(f"similarities must be square, one row and one column a pair, not {list(similarities.shape)}")
-    left_out = torch.isneginf(similarities)
-    if similarities.ndim == 2:
-        left_out = left_out & ~torch.eye(len(similarities), dtype=torch.bool, device=similarities.device)
-    check_side("similarities", similarities.masked_fill(left_out, 0.0))
+    """Raise ``ValueError`` unless the similarities are a square matrix."""
+    if similarities.ndim != 2 or similarities.shape[0] != similarities.shape[1]:
+        raise ValueError(f"similarities must be a square matrix [batch, batch], got {list(similarities.shape)}")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers.augmentation import LEAST_SHARE, draw_box, resize
+from helpers.augmentation import LEAST_SHARE, sample_box, resize
 
 GRID = 4  # an image ends as GRID x GRID regions, whatever its size
 SMALLEST = 32  # pixels
@@ -238,12 +238,12 @@ class BatchViews:
     def local_features(self) -> Tensor:
         """``[batch, dim]`` of a part of each image, half of its area or more, seen in half as many pixels a side.
 
-        The part is one box for the whole batch, drawn as :func:`helpers.augmentation.draw_box` says. So few pixels take
+        The part is one box for the whole batch, drawn as :func:`helpers.augmentation.sample_box` says. So few pixels take
         a third of the time of a whole image.
         """
         height, width = self.images.shape[2:]
         generator = random.Random(int(torch.randint(2**31, ())))  # so that torch's seed fixes the box
-        top, left, box_height, box_width = draw_box(generator, height, width, LEAST_SHARE)
+        top, left, box_height, box_width = sample_box(generator, height, width, LEAST_SHARE)
         box = self.images[:, :, top : top + box_height, left : left + box_width]
         return self.image_encoder(resize(box, max(SMALLEST, min(height, width) // 2)))
 

@@ -1,4 +1,4 @@
-"""A toy in which a modality gap pays: nine pairs on a sphere, one of them swapped with its neighbour."""
+"""A toy in which a modality gap pays: nine pairs on a sphere, and two of the pairs have each other's text."""
 
 import math
 
@@ -7,33 +7,20 @@ from torch import Tensor
 
 from helpers.losses import contrastive_loss
 
-TWINS = (3, 8)  # two pairs that lie 5.4 degrees apart, where all the others are 45 degrees from their neighbours
+TWINS = (3, 8)  # these two pairs lie 5.4 degrees apart; all others are 45 degrees from their neighbours
 
 
 def nine_pairs(swapped: bool, gap: float = 0.0, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Image and text features on the sphere: a circle of images above the equator, one of texts below it.
+    """Generate image and text features ``[9, 3]``: a circle of images above the equator, one of texts below it.
 
-    Eight pairs stand every 45 degrees around the circle, the ninth 5.4 degrees from the fourth. The gap is the distance
-    of the two circles, as :func:`helpers.diagnostics.modality_gap` measures it; with gap 0 each image lies on its own
-    text. The seed turns the whole sphere, gives the pairs another order and moves each along the circle by up to
-    0.1 degrees; seed 0 leaves everything as in the source.
-
-    Args:
-        swapped: the two closest pairs have each other's text, as if one of nine captions were mislabelled.
-        gap: from 0 to 2, where both circles have shrunk to the poles.
-        seed: 0 or above.
-
-    Returns:
-        ``image_features`` and ``text_features``, each ``[9, 3]``, float64, of length 1, row by row pairs.
-
-    Raises:
-        ValueError: for a gap outside 0 to 2.
+    ``gap``, from 0 to 2, is the distance between the circles, as :func:`helpers.diagnostics.modality_gap` measures it;
+    at 0 each image lies on its own text. ``swapped`` exchanges the texts of the two closest pairs, a mistake in the
+    data. A seed above 0 rotates the sphere, shuffles the pairs and moves each along the circle by up to 0.1 degrees;
+    seed 0 gives the points of the source. The features are float64 of length 1.
 
     Source: Liang et al., 2022, "Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive Representation
     Learning", the points of ``Figure_3_Contrastive_Learning/mismatched_simulation.ipynb`` in its repository.
     """
-    if not 0 <= gap <= 2:
-        raise ValueError(f"the gap of two circles on a sphere is from 0 to 2, not {gap:g}")
     degrees = torch.tensor([0, 180, 90, 270, 45, 135, 315, 225, 275.4], dtype=torch.float64)
     rotation, order = torch.eye(3, dtype=torch.float64), torch.arange(9)
     if seed:
@@ -51,22 +38,17 @@ def nine_pairs(swapped: bool, gap: float = 0.0, seed: int = 0) -> tuple[Tensor, 
 
 
 def loss_over_gap(temperature: float, swapped: bool, seed: int = 0, steps: int = 201) -> tuple[Tensor, Tensor]:
-    """The landscape: the contrastive loss of the nine pairs at each of so many gaps from 0 to 2.
-
-    Returns:
-        The gaps and the losses, ``[steps]`` each.
-    """
+    """Compute the contrastive loss of the nine pairs at ``steps`` gaps from 0 to 2: gaps and losses, ``[steps]``."""
     gaps = torch.linspace(0, 2, steps, dtype=torch.float64)
     return gaps, torch.stack([contrastive_loss(*nine_pairs(swapped, float(gap), seed), temperature) for gap in gaps])
 
 
 def best_gap(temperature: float, swapped: bool, seed: int = 0) -> float:
-    """The gap with the least loss, to 0.01: 0 for clean pairs at every temperature, and for swapped ones above 0.041.
+    """Find the gap with the lowest loss, to 0.01: 0 for clean pairs, and for swapped ones at temperatures above 0.041.
 
-    A gap brings the similarities of a row closer together by the factor ``1 - gap ** 2 / 4``, which is what a larger
-    temperature does. While every pair is right, the loss wants the opposite. With two pairs swapped there is a best
-    temperature, about 0.041; below it, being so sure of the wrong text costs more than it gains elsewhere, and only a
-    gap makes the model less sure.
+    A gap shrinks the differences between similarities by the factor ``1 - gap ** 2 / 4``, as a higher temperature does.
+    Clean pairs never gain from it. Swapped pairs have a best temperature, about 0.041: below it, certainty about the
+    wrong text costs more than it gains elsewhere, and only a gap makes the model less certain.
     """
     gaps, losses = loss_over_gap(temperature, swapped, seed)
     return float(gaps[losses.argmin()])

@@ -18,9 +18,9 @@ from helpers.diagnostics import (
 )
 from helpers.losses import contrastive_loss, one_way_contrastive_loss
 
-OF_PAIRS = {"alignment": alignment, "modality_gap": modality_gap, "distribution_gap": distribution_gap}
-OF_ONE_SIDE = {"uniformity": uniformity, "effective_rank": effective_rank}
-OF_SIMILARITIES = {"gradient_shares": gradient_shares, "effective_negatives": effective_negatives}
+OF_PAIRS = [alignment, modality_gap, distribution_gap]
+ALL = [*OF_PAIRS, lambda images, texts: uniformity(images), lambda images, texts: effective_rank(images)]
+EAST, WEST, NORTH, SOUTH = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]).split(1)
 
 
 def random_features(number: int) -> tuple[Tensor, Tensor]:
@@ -37,7 +37,7 @@ def random_similarities(number: int, least: int = 1) -> tuple[Tensor, float]:
     return similarities, 0.02 * 50 ** float(torch.rand(1, generator=generator))
 
 
-def test_shares_are_the_push_that_autograd_finds() -> None:
+def test_shares_are_the_repulsion_that_autograd_computes() -> None:
     for number in range(50):
         similarities, temperature = random_similarities(number, least=2)
         similarities.requires_grad_()
@@ -46,14 +46,14 @@ def test_shares_are_the_push_that_autograd_finds() -> None:
         one_way_contrastive_loss(identity, similarities.T, temperature).backward()
         push = similarities.grad.clone().fill_diagonal_(0)
         if float(push.sum(1).min()) < 1e-12:
-            continue  # a row so sure of its match that there is nothing to share out
+            continue  # a row so certain of its match that there is no repulsion to divide
         shares = gradient_shares(similarities.detach(), temperature)
         torch.testing.assert_close(shares, push / push.sum(1, keepdim=True))
         torch.testing.assert_close(push.sum(1), -similarities.grad.diagonal())  # the push adds up to the pull
         assert torch.equal(shares.diagonal(), torch.zeros(len(shares)))
 
 
-def test_what_one_false_negative_takes() -> None:
+def test_one_false_negative_takes_most_of_the_repulsion_at_a_low_temperature() -> None:
     """A match at 0.8, a false negative at 0.75, 254 negatives around 0.1, spread 0.1, as quantiles of the normal."""
     quantiles = torch.special.ndtri((torch.arange(254, dtype=torch.float64) + 0.5) / 254)
     row = torch.cat([torch.tensor([0.8, 0.75]), 0.1 + 0.1 * quantiles])
@@ -71,7 +71,7 @@ def test_temperature_never_changes_a_ranking() -> None:
             assert torch.equal(gradient_shares(similarities, temperature).argsort(dim=1, descending=True), order)
 
 
-def test_shares_at_the_ends_of_the_temperature() -> None:
+def test_shares_at_very_low_and_very_high_temperature() -> None:
     for number in range(20):
         similarities, _ = random_similarities(number, least=2)
         hardest = similarities.clone().fill_diagonal_(-torch.inf).argmax(1)
@@ -92,7 +92,7 @@ def test_effective_negatives_are_the_exponential_of_the_entropy() -> None:
         assert effective_negatives(similarities, temperature).tolist() == pytest.approx(expected)
 
 
-def test_effective_negatives_grow_with_temperature_from_1_to_all() -> None:
+def test_effective_negatives_grow_from_1_to_all_with_temperature() -> None:
     for number in range(20):
         similarities, _ = random_similarities(number)
         counts = [effective_negatives(similarities, temperature) for temperature in (1e-6, 0.05, 0.1, 0.5, 1e6)]
@@ -136,74 +136,52 @@ def test_effective_rank_against_the_eigenvalues_of_the_cosines() -> None:
         assert float(effective_rank(images)) == pytest.approx(math.exp(-float((shares * shares.log()).sum())), rel=1e-4)
 
 
-def test_alignment_is_two_minus_twice_the_cosine() -> None:
-    side = torch.tensor([[1.0, 0.0]])
-    for other, expected in (([3.0, 0.0], 0), ([0.0, 2.0], 2), ([-5.0, 0.0], 4)):
-        assert float(alignment(side, torch.tensor([other]))) == pytest.approx(expected, abs=1e-6)
+@pytest.mark.parametrize(
+    ("measure", "features", "expected"),
+    [
+        (alignment, (EAST, 3 * EAST), 0),
+        (alignment, (EAST, 2 * NORTH), 2),
+        (alignment, (EAST, 5 * WEST), 4),
+        (uniformity, (torch.ones(5, 3),), 0),
+        (uniformity, (torch.eye(5),), -4),
+        (uniformity, (torch.cat([EAST, 2 * WEST]),), -8),
+        (effective_rank, (torch.ones(6, 4),), 1),
+        (effective_rank, (torch.tensor([[1.0, 2.0], [-3.0, -6.0]]),), 1),
+        *((effective_rank, (torch.eye(8)[:rank].repeat(3, 1),), rank) for rank in (1, 2, 5)),
+        (modality_gap, (EAST.repeat(3, 1), WEST.repeat(3, 1)), 2),
+        (distribution_gap, (EAST.repeat(3, 1), WEST.repeat(3, 1)), 4),
+        # the same centre, but another distribution
+        (modality_gap, (torch.cat([EAST, WEST]), torch.cat([NORTH, SOUTH])), 0),
+        (distribution_gap, (torch.cat([EAST, WEST]), torch.cat([NORTH, SOUTH])), 2 * math.sqrt(2) - 2),
+        # different numbers of images and texts
+        (modality_gap, (torch.eye(3), torch.eye(3).repeat(4, 1)), 0),
+        (distribution_gap, (torch.eye(3), torch.eye(3).repeat(4, 1)), 0),
+    ],
+)
+def test_known_values(measure: Callable, features: tuple[Tensor, ...], expected: float) -> None:
+    assert float(measure(*features)) == pytest.approx(expected, abs=1e-3 if measure is effective_rank else 1e-6)
 
 
-def test_uniformity_of_points_that_are_equal_apart_and_opposite() -> None:
-    assert float(uniformity(torch.ones(5, 3))) == pytest.approx(0, abs=1e-6)
-    assert float(uniformity(torch.eye(5))) == pytest.approx(-4, abs=1e-6)
-    assert float(uniformity(torch.tensor([[1.0, 0.0], [-2.0, 0.0]]))) == pytest.approx(-8, abs=1e-6)
-
-
-def test_effective_rank_counts_directions() -> None:
-    assert float(effective_rank(torch.ones(6, 4))) == pytest.approx(1, abs=1e-3)
-    assert float(effective_rank(torch.tensor([[1.0, 2.0], [-3.0, -6.0]]))) == pytest.approx(1, abs=1e-3)
-    for directions in (1, 2, 5):
-        features = torch.eye(8)[:directions].repeat(3, 1)
-        assert float(effective_rank(features)) == pytest.approx(directions, rel=1e-5)
-
-
-def test_the_gaps_are_0_for_the_same_points_and_largest_for_opposite_ones() -> None:
+def test_the_gaps_are_0_for_the_same_points_in_any_order() -> None:
     for number in range(20):
         images, _ = random_features(number)
         shuffled = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(number))]
         assert float(modality_gap(images, shuffled)) == pytest.approx(0, abs=1e-12)
         assert float(distribution_gap(images, shuffled)) == pytest.approx(0, abs=1e-12)
         assert float(distribution_gap(*random_features(number))) >= -1e-12
-    one, opposite = torch.tensor([[1.0, 0.0]]).repeat(3, 1), torch.tensor([[-1.0, 0.0]]).repeat(3, 1)
-    assert float(modality_gap(one, opposite)) == pytest.approx(2)
-    assert float(distribution_gap(one, opposite)) == pytest.approx(4)
 
 
-def test_two_clouds_around_one_centre_differ_in_distribution_alone() -> None:
-    images, texts = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, -1.0]])
-    assert float(modality_gap(images, texts)) == pytest.approx(0, abs=1e-7)
-    assert float(distribution_gap(images, texts)) == pytest.approx(2 * math.sqrt(2) - 2)
-
-
-def test_images_and_texts_may_differ_in_number_where_no_pair_is_needed() -> None:
-    images, texts = torch.eye(3), torch.eye(3).repeat(4, 1)
-    assert float(modality_gap(images, texts)) == pytest.approx(0, abs=1e-6)
-    assert float(distribution_gap(images, texts)) == pytest.approx(0, abs=1e-6)
-    with pytest.raises(ValueError, match="3 images and 12 texts"):
-        alignment(images, texts)
-
-
-def test_the_length_of_a_vector_does_not_count() -> None:
-    for number in range(20):
-        images, texts = random_features(number)
-        lengths = 0.1 + 9 * torch.rand(2, len(images), 1, generator=torch.Generator().manual_seed(number)).double()
-        for measure in OF_PAIRS.values():
-            torch.testing.assert_close(measure(images * lengths[0], texts * lengths[1]), measure(images, texts))
-        for measure in OF_ONE_SIDE.values():
-            torch.testing.assert_close(measure(images * lengths[0]), measure(images))
-
-
-def test_a_rotation_of_the_space_changes_nothing() -> None:
+@pytest.mark.parametrize("measure", ALL)
+def test_lengths_and_rotations_do_not_matter(measure: Callable) -> None:
     for number in range(20):
         images, texts = random_features(number)
         generator = torch.Generator().manual_seed(number)
+        lengths = 0.1 + 9 * torch.rand(2, len(images), 1, generator=generator, dtype=torch.float64)
         square = torch.randn(images.shape[1], images.shape[1], generator=generator, dtype=torch.float64)
         rotation = torch.linalg.qr(square).Q
-        for measure in OF_PAIRS.values():
-            torch.testing.assert_close(
-                measure(images @ rotation, texts @ rotation), measure(images, texts), atol=1e-9, rtol=0
-            )
-        for measure in OF_ONE_SIDE.values():
-            torch.testing.assert_close(measure(images @ rotation), measure(images), atol=1e-6, rtol=0)
+        expected = measure(images, texts)
+        torch.testing.assert_close(measure(images * lengths[0], texts * lengths[1]), expected)
+        torch.testing.assert_close(measure(images @ rotation, texts @ rotation), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -216,22 +194,20 @@ def test_one_pair_and_half_precision_give_finite_numbers(dtype: torch.dtype) -> 
     assert float(effective_rank(one)) == pytest.approx(1)
     assert gradient_shares(torch.tensor([[0.5]], dtype=dtype), 0.07).tolist() == [[0.0]]
     assert effective_negatives(torch.tensor([[0.5]], dtype=dtype), 0.07).tolist() == [1.0]
-    for measure in OF_PAIRS.values():
+    for measure in (*ALL, lambda images, texts: gradient_shares(images @ texts.T, 0.07)):
         assert measure(one, other).dtype == torch.float32
-    for measure in (*OF_ONE_SIDE.values(), lambda features: gradient_shares(features @ features.T, 0.07)):
-        assert measure(one).dtype == torch.float32
 
 
 def test_equal_points_have_a_finite_gradient() -> None:
-    """Distances have none at 0, so a regularizer built on these could give NaN there."""
-    for measure in (*OF_PAIRS.values(), lambda a, b: uniformity(a) + uniformity(b)):
+    """The gradient of a distance is undefined at 0, so a regularizer built on these could give NaN there."""
+    for measure in (*OF_PAIRS, lambda images, texts: uniformity(images) + uniformity(texts)):
         images, texts = (torch.ones(4, 3, requires_grad=True) for _ in range(2))
         for gradient in torch.autograd.grad(measure(images, texts), (images, texts)):
             assert torch.isfinite(gradient).all()
 
 
-def test_the_loss_of_far_apart_random_pairs_reads_like_alignment_and_uniformity() -> None:
-    """At a high temperature the loss is ln(batch) + (mean of all cosines - mean of matched ones) / temperature."""
+def test_at_a_high_temperature_the_loss_separates_into_alignment_and_mean_cosine() -> None:
+    """There it is ln(batch) + (mean of all cosines - mean of the matched cosines) / temperature."""
     images, texts = random_features(3)
     cosines = F.normalize(images, dim=1) @ F.normalize(texts, dim=1).T
     pull = (alignment(images, texts) / 2 - 1) / 100
@@ -239,45 +215,19 @@ def test_the_loss_of_far_apart_random_pairs_reads_like_alignment_and_uniformity(
     assert float(contrastive_loss(images, texts, 100.0)) == pytest.approx(float(expected), abs=1e-4)
 
 
-GOOD = torch.ones(3, 4)
+@pytest.mark.parametrize("measure", OF_PAIRS)
+def test_features_of_another_shape_are_rejected(measure: Callable) -> None:
+    for other, message in ((torch.ones(3, 5), "same dim: got 4 and 5"), (torch.ones(4), r"\[batch, dim\], got \[4\]")):
+        with pytest.raises(ValueError, match=message):
+            measure(torch.ones(3, 4), other)
+    with pytest.raises(ValueError, match="3 images and 12 texts"):
+        alignment(torch.ones(3, 4), torch.ones(12, 4))
 
 
-@pytest.mark.parametrize(
-    ("features", "words"),
-    [
-        (torch.ones(4), "\\[batch, dim\\], not \\[4\\]"),
-        (torch.ones(0, 4), "\\[batch, dim\\], not \\[0, 4\\]"),
-        (torch.full((3, 4), math.nan), "holds NaN"),
-        (GOOD.long(), "floating point numbers, not torch.int64"),
-    ],
-)
-def test_bad_features_are_refused_in_words(features: Tensor, words: str) -> None:
-    for measure in OF_ONE_SIDE.values():
-        with pytest.raises(ValueError, match=words):
-            measure(features)
-    for measure in OF_PAIRS.values():
-        for sides in ((features, GOOD), (GOOD, features)):
-            with pytest.raises(ValueError, match=words):
-                measure(*sides)
-
-
-def test_sides_of_different_dim_are_refused_in_words() -> None:
-    for measure in OF_PAIRS.values():
-        with pytest.raises(ValueError, match="same dim: got 4 and 5"):
-            measure(GOOD, torch.ones(3, 5))
-
-
-@pytest.mark.parametrize("measure", OF_SIMILARITIES.values(), ids=OF_SIMILARITIES)
-@pytest.mark.parametrize(
-    ("similarities", "temperature", "words"),
-    [
-        (torch.ones(3, 4), 0.1, "must be square, one row and one column a pair, not \\[3, 4\\]"),
-        (torch.ones(4), 0.1, "similarities must have the shape"),
-        (torch.full((3, 3), math.nan), 0.1, "similarities holds NaN"),
-        (torch.ones(3, 3), 0.0, "finite number above 0"),
-        (torch.ones(3, 3), math.nan, "finite number above 0"),
-    ],
-)
-def test_bad_similarities_are_refused_in_words(measure: Callable, similarities, temperature, words) -> None:
-    with pytest.raises(ValueError, match=words):
-        measure(similarities, temperature)
+@pytest.mark.parametrize("measure", [gradient_shares, effective_negatives])
+def test_similarities_that_are_not_square_are_rejected(measure: Callable) -> None:
+    for shape in ((3, 4), (4,)):
+        with pytest.raises(ValueError, match="must be a square matrix"):
+            measure(torch.ones(shape), 0.1)
+    with pytest.raises(ValueError, match="finite number above 0"):
+        measure(torch.ones(3, 3), 0.0)
