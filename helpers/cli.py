@@ -139,21 +139,13 @@ def run_experiment_command(options: argparse.Namespace) -> None:
 
 
 def run_scenes(options: argparse.Namespace) -> None:
-    asked = {name: getattr(options, name) for name in EASY._fields if getattr(options, name) is not None}
-    difficulty = (HARD if options.hard else EASY)._replace(**asked)
-    sizes = {split: getattr(options, split) for split in SPLITS}
-    write_scenes(options.out, sizes, options.seed, difficulty)
+    difficulty = (HARD if options.hard else EASY)._replace(duplicates=options.duplicates, wrong=options.wrong)
+    write_scenes(options.out, {split: getattr(options, split) for split in SPLITS}, options.seed, difficulty)
 
 
 def run_emoji(options: argparse.Namespace) -> None:
     write_emoji(options.out, options.seed)
     print(ATTRIBUTION)
-
-
-def shapes_range(text: str) -> tuple[int, int]:
-    """``3-6`` to ``(3, 6)``."""
-    low, high = text.split("-")
-    return int(low), int(high)
 
 
 def make_parser() -> CommandLine:
@@ -229,12 +221,11 @@ def add_pair_commands(command: Callable[..., CommandLine]) -> None:
     added.add_argument("--seed", type=int, default=0, help="another seed, other scenes (default 0)")
     for split, count in SPLITS.items():
         added.add_argument(f"--{split}", type=int, default=count, metavar="N", help=f"scenes in {split} ({count})")
-    added.add_argument("--hard", action="store_true", help="crowded: --shapes 3-6 --scale 0.6 --held-out 6")
-    added.add_argument("--shapes", type=shapes_range, metavar="LOW-HIGH", help="things per scene (1-3)")
-    added.add_argument("--scale", type=float, help="size of the things, as a share of the usual one (1)")
-    added.add_argument("--held-out", type=int, metavar="N", help="pairs of colour and shape that are new at test (0)")
-    added.add_argument("--duplicates", type=float, metavar="SHARE", help="training images that repeat another (0)")
-    added.add_argument("--wrong", type=float, metavar="SHARE", help="training captions that are not true (0)")
+    added.add_argument("--hard", action="store_true", help="crowded scenes of small things, new at test")
+    added.add_argument(
+        "--duplicates", type=float, default=0.0, metavar="SHARE", help="training images that repeat another"
+    )
+    added.add_argument("--wrong", type=float, default=0.0, metavar="SHARE", help="training captions that are not true")
 
     added = command("emoji", "render the emoji with their names in English and Chinese", run_emoji)
     added.add_argument("--out", type=Path, required=True, help="the folder to write")
