@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers.augmentation import LEAST_SHARE, sample_box, resize
+from helpers.augmentation import LEAST_SHARE, resize, sample_box
 
 GRID = 4  # an image ends as GRID x GRID regions, whatever its size
 SMALLEST = 32  # pixels
@@ -238,8 +238,8 @@ class BatchViews:
     def local_features(self) -> Tensor:
         """``[batch, dim]`` of a part of each image, half of its area or more, seen in half as many pixels a side.
 
-        The part is one box for the whole batch, drawn as :func:`helpers.augmentation.sample_box` says. So few pixels take
-        a third of the time of a whole image.
+        The part is one box for the whole batch, from :func:`helpers.augmentation.sample_box`. So few pixels take a
+        third of the time of a whole image.
         """
         height, width = self.images.shape[2:]
         generator = random.Random(int(torch.randint(2**31, ())))  # so that torch's seed fixes the box

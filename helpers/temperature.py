@@ -113,18 +113,18 @@ SCHEDULES = {  # name: the class, the possible counts of numbers, and the text
     "warmup": (WarmUp, (3,), "warmup:FROM:TO:SHARE"),
     "learned": (LearnedTemperature, (0, 1), "learned[:START]"),
 }
+FORMS = {"constant": "0.07"} | {name: form for name, (_, _, form) in SCHEDULES.items()}
 
 
 def parse_schedule(text: str) -> Schedule:
-    """Build a schedule from its text: a temperature such as ``0.07``, or one of the forms in ``SCHEDULES``."""
-    forms = {name: form for name, (_, _, form) in SCHEDULES.items()}
+    """Build a schedule from its text: a temperature such as ``0.07``, or one of the other ``FORMS``."""
     name, *parts = text.strip().split(":")
     if name in SCHEDULES:
         schedule, counts, form = SCHEDULES[name]
-    elif near := difflib.get_close_matches(name.lower(), forms, n=1):
-        raise InputError(f"there is no temperature schedule {text!r}; did you mean {forms[near[0]]}?")
+    elif near := difflib.get_close_matches(name.lower(), SCHEDULES, n=1):
+        raise InputError(f"there is no temperature schedule {text!r}; did you mean {FORMS[near[0]]}?")
     else:
-        schedule, counts, form, parts = Constant, (1,), f"0.07 or {', '.join(forms.values())}", [name, *parts]
+        schedule, counts, form, parts = Constant, (1,), f"one of {', '.join(FORMS.values())}", [name, *parts]
     try:
         numbers = [float(part) for part in parts]
     except ValueError:

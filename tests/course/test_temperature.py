@@ -70,10 +70,10 @@ def test_the_clamp_limits_both_ends_and_keeps_the_gradient() -> None:
         ("Linear:0.1:0.05", "did you mean linear:FROM:TO"),
         ("warm-up:0.1:0.05:0.2", "did you mean warmup:FROM:TO:SHARE"),
         *[
-            (text, r"write 0.07 or linear:FROM:TO, .*learned\[:START\]")
+            (text, r"write one of 0.07, linear:FROM:TO, .*learned\[:START\]")
             for text in ("xyz", "", "0", "-1", "nan", "inf")
         ],
-        *[(text, "write 0.07 or linear") for text in ("0.07:0.1", "constant:0.07")],
+        *[(text, "write one of 0.07, linear") for text in ("0.07:0.1", "constant:0.07")],
         *[
             (f"linear:{rest}", "write linear:FROM:TO")
             for rest in ("0.1", "0.1:0.2:0.3", "a:b", "0.1:nan", "0.1:0", ":")
