@@ -5,7 +5,7 @@ import torch
 
 from helpers.encoders import DualEncoder
 from helpers.temperature import LearnedTemperature, WarmUp, parse_schedule
-from helpers.training import make_optimizers
+from helpers.optimizers import make_optimizers
 
 SHAPES = {
     "0.07": [0.07, 0.07, 0.07, 0.07, 0.07],
