@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Images that tests decode are kept apart from those of the learner, and no longer than the tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(helpers.cache, "CACHE", tmp_path_factory.mktemp("cache"))
+        patch.setattr(helpers.sources.cache, "CACHE", tmp_path_factory.mktemp("cache"))
         yield
 
 

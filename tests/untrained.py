@@ -20,7 +20,7 @@ def write_untrained_run(scenes: Path, out: Path, seed: int = 0) -> Path:
         "max_length": tokenizer.max_length,
         "architecture": {"dim": 16},
         "model": DualEncoder(len(tokenizer), tokenizer.max_length, dim=16).state_dict(),
-        "settings": {"image_size": [32, 64]},
+        "recipe": {"image_size": [32, 64]},
     }
     save_checkpoint(out / "last.pt", content)
     return out

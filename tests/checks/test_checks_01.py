@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from helpers.scenes.captions import LEVELS, PLACES, Scene, Thing, caption_probabilities, fits, position
-from helpers.scenes.render import draw_scene_at_random
+from helpers.scenes.render import sample_scene
 
 OTHER_SIDE = {"left": "right", "right": "left"}
 
@@ -131,7 +131,7 @@ def test_an_answer_that_passes_keeps_every_caption_of_a_scene_true() -> None:
     check_flip_caption(flip)
     generator = random.Random(0)
     for _ in range(200):
-        scene = draw_scene_at_random(generator)
+        scene = sample_scene(generator)
         for caption in (caption for level in LEVELS for caption in caption_probabilities(scene, level)):
             assert fits(flip(caption), mirror(scene)), caption
 
