@@ -1,64 +1,254 @@
-"""The command line: ``python -m helpers COMMAND``. Bad input is answered with a sentence and exit code 2."""
+"""The command line: ``python -m helpers COMMAND``. Bad input gets one sentence and exit code 2, never a traceback."""
 
 import argparse
-import signal
+import dataclasses
+import difflib
+import json
+import shlex
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import NoReturn
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
-from helpers.files import InputError
+import torch
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
-
-
-class Interrupted(BaseException):
-    """A signal asked the program to stop. Not an ``Exception``, so that nothing swallows it on its way out."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal_number)
-        self.exit_code = 128 + signal_number
-
-
-@contextmanager
-def signals_held() -> Iterator[None]:
-    """Let a signal that arrives inside wait until the block is done, so that what is inside happens whole."""
-    if threading.current_thread() is not threading.main_thread():  # no other thread is ever interrupted by one
-        yield
-        return
-    arrived: list[int] = []
-    before = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in STOPPING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if arrived:
-        signal.raise_signal(arrived[0])
+from helpers.evaluation import evaluate_split, search_images, table
+from helpers.experiments import page, run_experiment
+from helpers.files import InputError, atomic_file, read_text
+from helpers.runs import find_checkpoint, load_checkpoint
+from helpers.scale.distributed import process_group
+from helpers.scenes import EASY, HARD, SPLITS, write_scenes
+from helpers.sources.coco_download import download_coco
+from helpers.sources.emoji import ATTRIBUTION, write_emoji
+from helpers.sources.photographs import look, prepare_photographs
+from helpers.training import Recipe, train
 
 
 class CommandLine(argparse.ArgumentParser):
-    """An argument parser whose errors are one sentence, without the usage lines above it."""
+    """An argument parser whose errors are one sentence; for an unknown option it names the nearest one."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+    def parse_known_args(self, *given: Any) -> tuple[argparse.Namespace, list[str]]:
+        options, unknown = super().parse_known_args(*given)
+        if unknown:
+            nearest = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else "--help lists the options"
+            self.error(f"there is no option {unknown[0]}; {hint}")
+        return options, unknown
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
 
-    def run(self, command: Callable[[], object]) -> int:
-        """Call ``command`` and return the exit code: 0, 2 for an ``InputError``, 128 + N for signal N."""
 
-        def stop(signal_number: int, _: object) -> NoReturn:
-            raise Interrupted(signal_number)
+def add_recipe_options(parser: argparse.ArgumentParser) -> None:
+    """Add one option per field of :class:`helpers.training.Recipe`; an option that takes a NAME can be repeated."""
+    types = typing.get_type_hints(Recipe)
+    for field in dataclasses.fields(Recipe):
+        flag = "--" + field.name.replace("_", "-").replace("regularizers", "regularizer")
+        default = "" if field.default in (None, ()) else f" (default {field.default})"
+        settings = {"dest": field.name, "default": argparse.SUPPRESS, "help": field.metadata["help"] + default}
+        if types[field.name] == tuple[str, ...]:
+            parser.add_argument(flag, action="append", metavar="NAME", **settings)
+        elif types[field.name] == tuple[int, ...]:
+            parser.add_argument(flag, type=int, nargs="+", metavar="N", **settings)
+        elif types[field.name] is str:
+            parser.add_argument(flag, metavar="TEXT", **settings)
+        else:
+            parser.add_argument(flag, type=int if types[field.name] is int else float, metavar="N", **settings)
 
-        before = {number: signal.signal(number, stop) for number in STOPPING}
+
+def recipe_from(options: argparse.Namespace, **length: float) -> Recipe:
+    """The recipe that the options describe; ``length`` says how long to train where they do not."""
+    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(Recipe) if hasattr(options, f.name)}
+    return Recipe(**given) if {"epochs", "seconds"} & given.keys() else Recipe(**given, **length)
+
+
+def read_arms(path: Path, epochs: float) -> dict[str, Recipe]:
+    """The arms of an experiment: one line per arm, ``NAME`` or ``NAME: OPTIONS``, with the options of ``train``."""
+    arms: dict[str, Recipe] = {}
+    for line in filter(str.strip, read_text(path).splitlines()):
+        name, _, options = (part.strip() for part in line.partition(":"))
+        parser = CommandLine(prog=f"{path}, arm {name!r}", add_help=False)
+        add_recipe_options(parser)
+        if not name or name in arms or not all(letter.isalnum() or letter in " -_.," for letter in name):
+            raise InputError(
+                f"{path}: an arm needs a name of its own, of letters, digits, spaces and -_., not {name!r}"
+            )
         try:
-            command()
-        except InputError as error:
-            print(f"{self.prog}: {error}", file=sys.stderr)
-            return 2
-        except Interrupted as interruption:
-            return interruption.exit_code
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-        return 0
+            arms[name] = recipe_from(parser.parse_args(shlex.split(options)), epochs=epochs)
+        except ValueError as error:
+            raise InputError(f"{path}, arm {name!r}: {error}") from None
+    if len(arms) < 2:
+        raise InputError(f"{path} needs two arms or more, one per line, and has {len(arms)}")
+    return arms
+
+
+def run_train(options: argparse.Namespace) -> None:
+    recipe = recipe_from(options, seconds=60.0)
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    with process_group(options.device) as ranks:
+        try:
+            train(
+                options.data,
+                options.out,
+                recipe,
+                resume=options.resume,
+                device=options.device,
+                workers=options.workers,
+                cache=options.cache,
+            )
+        except KeyboardInterrupt:
+            saved = (options.out / "last.pt").is_file()
+            what = "continue it with --resume" if saved else "nothing was saved yet; start it again"
+            print(f"the run in {options.out} was stopped; {what}", file=sys.stderr)
+            raise
+    if ranks.rank == 0:
+        print(f"the run is in {options.out}")
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    checkpoint = load_checkpoint(find_checkpoint(options.run))
+    result = evaluate_split(checkpoint, options.data, options.split, options.folds)
+    print(table(result))
+    print(json.dumps(result))
+
+
+def run_search(options: argparse.Namespace) -> None:
+    checkpoint = load_checkpoint(find_checkpoint(options.run))
+    for path, score in search_images(checkpoint, options.data, options.split, options.query, options.top):
+        print(f"{score:7.3f}  {path}")
+
+
+def run_experiment_command(options: argparse.Namespace) -> None:
+    arms = read_arms(options.arms, options.epochs)
+    if options.seeds < 2:
+        raise InputError(f"--seeds must be 2 or more, or there is no interval, not {options.seeds}")
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    runs = options.runs or options.out.with_suffix("")
+    result = run_experiment(options.data, arms, runs, seeds, options.jobs, options.cache)
+    for path, text in (
+        (options.out, json.dumps(result, indent=1) + "\n"),
+        (options.out.with_suffix(".md"), page(result)),
+    ):
+        with atomic_file(path) as file:
+            file.write(text.encode())
+        print(f"wrote {path}")
+
+
+def run_scenes(options: argparse.Namespace) -> None:
+    asked = {name: getattr(options, name) for name in EASY._fields if getattr(options, name) is not None}
+    difficulty = (HARD if options.hard else EASY)._replace(**asked)
+    sizes = {split: getattr(options, split) for split in SPLITS}
+    write_scenes(options.out, sizes, options.seed, difficulty)
+
+
+def run_emoji(options: argparse.Namespace) -> None:
+    write_emoji(options.out, options.seed)
+    print(ATTRIBUTION)
+
+
+def shapes_range(text: str) -> tuple[int, int]:
+    """``3-6`` to ``(3, 6)``."""
+    low, high = text.split("-")
+    return int(low), int(high)
+
+
+def make_parser() -> CommandLine:
+    """The parser of all commands; ``options.handler`` carries out the one that was chosen."""
+    parser = CommandLine(prog="python -m helpers", description=__doc__.partition(":")[0])
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, explanation: str, handler: Callable[[argparse.Namespace], None]) -> CommandLine:
+        added = commands.add_parser(name, help=explanation, description=explanation)
+        added.set_defaults(handler=handler)
+        return added
+
+    added = command("train", "train a dual encoder on pairs", run_train)
+    added.add_argument("--data", type=Path, required=True, help="a folder of pairs, in any layout the course knows")
+    added.add_argument("--out", type=Path, required=True, help="the run's folder, for checkpoints and log")
+    add_recipe_options(added)
+    added.add_argument(
+        "--resume", action="store_true", help="continue the run in --out; with --epochs to the same bits"
+    )
+    added.add_argument(
+        "--device", default="cpu", help="cpu (default), cuda or cuda:N; torchrun starts several processes"
+    )
+    added.add_argument("--workers", type=int, default=0, metavar="N", help="processes that prepare batches (default 0)")
+    added.add_argument("--cache", type=Path, help="where decoded images are kept (default data/cache)")
+
+    for name, explanation, handler in (
+        ("evaluate", "measure retrieval: a table, then one JSON object in the last line", run_evaluate),
+        ("search", "print the images that fit a query best", run_search),
+    ):
+        added = command(name, explanation, handler)
+        added.add_argument("--run", type=Path, required=True, help="a run's folder, or a .pt file")
+        added.add_argument("--data", type=Path, required=True, help="a folder of pairs")
+        added.add_argument("--split", default="test", help="the split to look at (default test)")
+        if name == "search":
+            added.add_argument("query", help="words, in quotes")
+            added.add_argument("--top", type=int, default=5, metavar="N", help="how many images (default 5)")
+        else:
+            added.add_argument("--folds", type=int, metavar="N", help="also the mean over N parts (COCO 1k: 5)")
+
+    added = command("experiment", "train several arms over paired seeds and compare them", run_experiment_command)
+    added.add_argument("--data", type=Path, required=True, help="scenes, with their minimal pairs")
+    added.add_argument("--arms", type=Path, required=True, help="a text file, one arm per line: NAME: OPTIONS of train")
+    added.add_argument("--out", type=Path, required=True, help="the JSON file to write, with a table next to it in .md")
+    added.add_argument("--runs", type=Path, help="the folder of the runs (default: --out without its ending)")
+    added.add_argument("--epochs", type=float, default=5.0, metavar="N", help="for arms that do not say (default 5)")
+    added.add_argument("--seeds", type=int, default=5, metavar="N", help="runs per arm, 2 or more (default 5)")
+    added.add_argument("--first-seed", type=int, default=0, metavar="N", help="the seeds are N, N + 1, ... (default 0)")
+    added.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at once, one thread each (default 2)")
+    added.add_argument("--cache", type=Path, help="where decoded images are kept (default data/cache)")
+
+    add_pair_commands(command)
+    return parser
+
+
+def add_pair_commands(command: Callable[..., CommandLine]) -> None:
+    """Add the commands that make, fetch or describe pairs."""
+    added = command("look", "say what a folder of pairs holds", lambda options: print(look(options.folder)))
+    added.add_argument("folder", type=Path)
+
+    def run_photographs(options: argparse.Namespace) -> None:
+        print(prepare_photographs(options.folder, options.out))
+
+    added = command("photographs", "prepare your own photographs for the course", run_photographs)
+    added.add_argument("folder", type=Path, help="images and a captions.csv with the header file,caption")
+    added.add_argument("--out", type=Path, required=True, help="the folder to write")
+
+    added = command("coco", "download COCO 2017", lambda options: download_coco(options.out, options.split))
+    added.add_argument("--out", type=Path, required=True, help="the folder to write")
+    added.add_argument("--split", choices=("train", "val"), default="val", help="val: 1 GB (default); train: 19 GB")
+
+    added = command("scenes", "generate the scenes with their captions", run_scenes)
+    added.add_argument("--out", type=Path, required=True, help="the folder to write")
+    added.add_argument("--seed", type=int, default=0, help="another seed, other scenes (default 0)")
+    for split, count in SPLITS.items():
+        added.add_argument(f"--{split}", type=int, default=count, metavar="N", help=f"scenes in {split} ({count})")
+    added.add_argument("--hard", action="store_true", help="crowded: --shapes 3-6 --scale 0.6 --held-out 6")
+    added.add_argument("--shapes", type=shapes_range, metavar="LOW-HIGH", help="things per scene (1-3)")
+    added.add_argument("--scale", type=float, help="size of the things, as a share of the usual one (1)")
+    added.add_argument("--held-out", type=int, metavar="N", help="pairs of colour and shape that are new at test (0)")
+    added.add_argument("--duplicates", type=float, metavar="SHARE", help="training images that repeat another (0)")
+    added.add_argument("--wrong", type=float, metavar="SHARE", help="training captions that are not true (0)")
+
+    added = command("emoji", "render the emoji with their names in English and Chinese", run_emoji)
+    added.add_argument("--out", type=Path, required=True, help="the folder to write")
+    added.add_argument("--seed", type=int, default=0, help="another seed, other splits (default 0)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    options = make_parser().parse_args(arguments)
+    try:
+        options.handler(options)
+    except (InputError, OSError) as error:
+        print(f"python -m helpers: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0

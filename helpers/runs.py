@@ -1,32 +1,37 @@
-"""What a run leaves on disk: checkpoints that are written whole or not at all, and load as nothing but numbers."""
+"""Runs on disk: checkpoints, the log, and what a run needs to continue after it was stopped."""
 
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+from tqdm import tqdm
 
+from helpers.data import ImageTextDataset
 from helpers.encoders import DualEncoder
 from helpers.files import InputError, atomic_file
+from helpers.optimizers import learning_rate_factor
+from helpers.scale.distributed import broadcast, mean_over_ranks, world
 from helpers.text import WordTokenizer
 
 FORMAT = "image-text-alignment-course"
-VERSION = 1
+VERSION = 2
+SAVE_EVERY = 60  # seconds, so that a stop of any kind costs a minute of training at most
 
 
 def save_checkpoint(path: Path, content: dict) -> None:
-    """Write ``content`` (tensors, numbers, text, lists and dicts of them) to ``path``, replacing what was there.
-
-    Raises: as :func:`written_whole`.
-    """
+    """Write ``content`` (tensors, numbers, text, lists and dicts of them) to ``path``, replacing what was there."""
     with atomic_file(path) as file:
         torch.save({"format": FORMAT, "version": VERSION, **content}, file)
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The file itself, or of a run's folder ``best.pt`` where there is one, else ``last.pt``.
-
-    Raises:
-        InputError: if there is neither.
-    """
+    """``path`` itself if it is a file; in a run's folder ``best.pt`` if there is one, else ``last.pt``."""
     if path.is_file():
         return path
     for name in ("best.pt", "last.pt"):
@@ -36,36 +41,207 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def load_checkpoint(path: Path) -> dict:
-    """The content of a checkpoint file. Only numbers and text are unpacked: a file that carries code is refused.
-
-    Raises:
-        InputError: if the file is no checkpoint of this course, or one of another version of it.
-    """
+    """The content of a checkpoint. Only tensors, numbers and text are loaded: a file that carries code is refused."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a foreign or broken file fails in many ways, all of which mean the same to the reader
+    except Exception as error:  # a foreign or broken file can fail in many ways, which all mean the same to the reader
         reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} is not a checkpoint that this course can read ({reason})") from None
     if not (isinstance(content, dict) and content.get("format") == FORMAT):
-        raise InputError(f"{path} is not a checkpoint of this course; `python -m helpers.training` writes them")
+        raise InputError(f"{path} is not a checkpoint of this course; `python -m helpers train` writes them")
     if content.get("version") != VERSION:
-        raise InputError(
-            f"{path} is of version {content.get('version')}, this code reads version {VERSION}; train again"
-        )
+        raise InputError(f"{path} has version {content.get('version')}, this code reads version {VERSION}; train again")
     return content
 
 
 def restore_model(content: dict) -> tuple[DualEncoder, WordTokenizer]:
-    """The trained model, in evaluation mode, and the tokenizer it was trained with.
-
-    Raises:
-        InputError: if vocabulary, architecture and weights are not of one model.
-    """
+    """The trained model, in evaluation mode, and the tokenizer it was trained with."""
     try:
         tokenizer = WordTokenizer(content["vocabulary"], content["max_length"])
         model = DualEncoder(len(tokenizer), tokenizer.max_length, **content["architecture"])
         model.load_state_dict(content["model"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[-1].strip()
-        raise InputError(f"the parts of the checkpoint are not of one model ({reason}); train again") from None
+        raise InputError(f"the parts of the checkpoint do not belong together ({reason}); train again") from None
     return model.eval(), tokenizer
+
+
+def open_run(out: Path | str, recipe: Any, resume: bool) -> "Run":
+    """A new run in the folder ``out``, or with ``resume`` the one that is there.
+
+    Args:
+        out: the run's folder; it is created when there is something to save.
+        recipe: a dataclass, all of whose fields must be the same when a run is resumed.
+        resume: whether to continue.
+
+    Raises:
+        InputError: if ``out`` holds another run, cannot be written, or has no run to resume.
+    """
+    out, last = Path(out), Path(out) / "last.pt"
+    settings = asdict(recipe)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file, not a folder; choose another folder for the run")
+    if not resume:
+        if out.is_dir() and any(path.suffix != ".partial" for path in out.iterdir()):
+            raise InputError(f"{out} is not empty; choose another folder, or add --resume to continue the run in it")
+        return Run(out, settings, None)
+    if not last.is_file():
+        raise InputError(f"there is no run to resume in {out}; leave out --resume to start one")
+    checkpoint = load_checkpoint(last)
+    started_with = checkpoint.get("recipe", {})
+    changed = [f"{name} {started_with.get(name)}" for name in settings if started_with.get(name) != settings[name]]
+    if changed:
+        raise InputError(f"the run in {out} was started with {', '.join(changed)}; resume it with the same recipe")
+    return Run(out, settings, checkpoint)
+
+
+class Run:
+    """A training and its folder: ``last.pt``, ``best.pt`` and ``log.jsonl``. Rank 0 alone prints and writes."""
+
+    def __init__(self, out: Path, settings: dict, checkpoint: dict | None) -> None:
+        self.out, self.settings, self.checkpoint = out, settings, checkpoint
+        self.started = self.saved = time.monotonic()
+        self.seconds_before = checkpoint["seconds"] if checkpoint else 0.0
+        self.records: list[dict] = checkpoint["records"] if checkpoint else []
+        self.sums: dict[str, Tensor] = checkpoint["sums"] if checkpoint else {}  # of the losses since the last record
+
+    def seconds(self) -> float:
+        """Wall time of this run, the time before it was resumed included."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def start(
+        self,
+        batch_loss: nn.Module,
+        optimizers: list[torch.optim.Optimizer],
+        tokenizer: WordTokenizer,
+        architecture: dict,
+        datasets: Sequence[ImageTextDataset],
+    ) -> int:
+        """Watch model and optimizers from here on; load the state of a resumed run. Return the number of steps done.
+
+        Args:
+            batch_loss: a module with ``model`` and ``temperature``, the schedule.
+            optimizers, tokenizer: of the training.
+            architecture: the options of the model.
+            datasets: whose captions, image names and file sizes must be the same when a run is resumed.
+        """
+        self.model, self.temperature, self.optimizers = batch_loss.model, batch_loss.temperature, optimizers
+        self.constants = {
+            "architecture": architecture,
+            "vocabulary": tokenizer.vocabulary,
+            "max_length": tokenizer.max_length,
+            "recipe": self.settings,
+            "fingerprint": fingerprint(datasets),
+        }
+        if not self.checkpoint:
+            return 0
+        if self.checkpoint["fingerprint"] != self.constants["fingerprint"]:
+            raise InputError(f"the run in {self.out} began with other images or captions; start a new run")
+        self.model.load_state_dict(self.checkpoint["model"])
+        if isinstance(self.temperature, nn.Module):
+            self.temperature.load_state_dict(self.checkpoint["temperature"])
+        for optimizer, state in zip(optimizers, self.checkpoint["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        device = next(self.model.parameters()).device
+        self.sums = {name: value.to(device) for name, value in self.sums.items()}
+        return self.checkpoint["step"]
+
+    def add(self, parts: dict[str, Tensor]) -> None:
+        """Add the losses of a step to the sums from which the next record's means are computed."""
+        for name, value in {**parts, "steps": torch.ones(())}.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def progress(self, step: int, steps_per_epoch: int) -> float:
+        """The share of the run that is done, from 0 to 1: of its steps, or of its seconds by the clock of rank 0."""
+        if self.settings["seconds"]:
+            return min(1.0, broadcast(self.seconds() / self.settings["seconds"]))
+        return min(1.0, step / max(1, round(self.settings["epochs"] * steps_per_epoch)))
+
+    def keep(self, step: int, steps_per_epoch: int, recalls: dict[str, float]) -> None:
+        """Print a record of the epoch; write the log, ``last.pt`` and, for the best so far, ``best.pt``.
+
+        The log and ``best.pt`` are written before ``last.pt``, so a run that is killed in between repeats the epoch.
+        """
+        progress = self.progress(step, steps_per_epoch)
+        if step == 0 and progress >= 1:
+            raise InputError(f"{self.seconds():.0f} s went by before the first step; train for more seconds")
+        steps = self.sums.pop("steps", None)
+        means = mean_over_ranks({name: value / steps for name, value in self.sums.items()}) if self.sums else {}
+        record = {
+            "epoch": round(step / steps_per_epoch, 2),
+            "step": step,
+            "loss": None,
+            **means,
+            "temperature": torch.as_tensor(self.temperature(progress)).item(),
+            "learning_rate": self.optimizers[0].defaults["lr"] * learning_rate_factor(progress),
+            **recalls,
+            "seconds": round(self.seconds(), 2),
+        }
+        self.records.append(record)
+        self.sums = {}
+        if world().rank == 0:
+            tqdm.write(describe(record))
+            if step > 0:
+                if score(record) >= max(map(score, self.records)):
+                    self.save(step, "best.pt")
+                with atomic_file(self.out / "log.jsonl") as file:
+                    file.writelines(json.dumps(line).encode() + b"\n" for line in self.records)
+                self.save(step)
+
+    def check_weights(self, step: int) -> None:
+        """Raise ``InputError`` if a weight is not finite, so that the last good checkpoint is kept."""
+        if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
+            saved = self.out / "last.pt"
+            kept = f"{saved} has the last good model" if saved.is_file() else "nothing was saved yet"
+            raise InputError(
+                f"training diverged by step {step}: a weight is not finite; {kept}; "
+                "try a higher temperature, or a smaller weight of the regularizer"
+            )
+
+    def save_if_due(self, step: int) -> None:
+        """Save if the last save was a minute ago or longer."""
+        if time.monotonic() - self.saved >= SAVE_EVERY:
+            self.save(step)
+
+    def save(self, step: int, name: str = "last.pt") -> None:
+        """Write everything that a resumed run needs."""
+        self.check_weights(step)
+        self.saved = time.monotonic()
+        if world().rank == 0:
+            is_learned = isinstance(self.temperature, nn.Module)
+            state = {
+                "model": self.model.state_dict(),
+                "temperature": self.temperature.state_dict() if is_learned else {},
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "step": step,
+                "seconds": self.seconds(),
+                "records": self.records,
+                "sums": self.sums,
+            }
+            save_checkpoint(self.out / name, state | self.constants)
+
+
+def fingerprint(datasets: Sequence[ImageTextDataset]) -> str:
+    """A hash of all captions, image names and file sizes."""
+    digest = hashlib.sha256()
+    for dataset in datasets:
+        for path, captions in zip(dataset.image_paths, dataset.captions, strict=True):
+            digest.update(repr((path.name, path.stat().st_size, captions)).encode())
+    return digest.hexdigest()
+
+
+def score(record: dict) -> float:
+    """The mean of both validation recalls, by which the best checkpoint is chosen."""
+    return (record["val_image_to_text"] + record["val_text_to_image"]) / 2
+
+
+def describe(record: dict) -> str:
+    """A record as one line of text."""
+    fixed = {"epoch", "step", "temperature", "learning_rate", "val_image_to_text", "val_text_to_image", "seconds"}
+    losses = {name: value for name, value in record.items() if name not in fixed}
+    shown = "  ".join(f"{name}     -" if value is None else f"{name} {value:.3f}" for name, value in losses.items())
+    return (
+        f"epoch {record['epoch']:>5g}  {shown}  temperature {record['temperature']:.3f}  val R@1 "
+        f"image to text {record['val_image_to_text']:5.1f}, text to image {record['val_text_to_image']:5.1f}  "
+        f"{record['seconds']:.0f} s"
+    )

@@ -1,4 +1,4 @@
-"""Which tests are run, and in which order: quick ones, then the notebooks, then the browser."""
+"""Which tests run, and in which order: quick ones, then the notebooks, then the browser."""
 
 import os
 from collections.abc import Iterator
@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-import helpers.sources.cache  # also before any test loads torch: `helpers` sets how torch's threads wait
-
-# Kernels that tests start inherit it: lessons that train then do so for fewer seconds and seeds.
+# Kernels that tests start inherit these: lessons that train then do so for fewer seconds and seeds, and threads that
+# wait do not slow down a busy machine. The second counts only before torch is imported.
 os.environ.setdefault("COURSE_QUICK", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out tests on photographs where no folder of them is named, and puts the slow kinds last.
+    """Leave out tests on photographs where no folder of them is named, and put the slow kinds last.
 
-    The browser comes last of all also because Playwright keeps an event loop running, which kernels would stumble over.
+    The browser comes last also because Playwright keeps an event loop running, in which kernels stumble.
     """
     if not os.environ.get("PHOTOGRAPHS"):
         left_out = [item for item in items if item.get_closest_marker("photographs")]
@@ -27,7 +27,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Images that tests decode are kept apart from those of the learner, and no longer than the tests."""
+    """Keep images that tests decode apart from the learner's, and only as long as the tests run."""
+    import helpers.sources.cache
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(helpers.sources.cache, "CACHE", tmp_path_factory.mktemp("cache"))
         yield
@@ -44,16 +46,26 @@ def photographs() -> Path:
 @pytest.fixture(scope="session")
 def sixty_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of scenes, sixty of them to test with."""
-    from helpers.scenes.render import write_scenes
+    return scenes_of(tmp_path_factory, {"train": 60, "val": 10, "test": 60})
+
+
+@pytest.fixture(scope="session")
+def hundred_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of scenes, a hundred of them to train with."""
+    return scenes_of(tmp_path_factory, {"train": 100, "val": 20, "test": 20})
+
+
+def scenes_of(tmp_path_factory: pytest.TempPathFactory, sizes: dict[str, int]) -> Path:
+    from helpers.scenes import write_scenes
 
     root = tmp_path_factory.mktemp("data") / "scenes"
-    write_scenes(root, {"train": 60, "val": 10, "test": 60})
+    write_scenes(root, sizes)
     return root
 
 
 @pytest.fixture(scope="session")
 def untrained_run(sixty_scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run on these scenes."""
-    from untrained import write_untrained_run  # not above, for it loads torch
+    from harness import write_untrained_run
 
     return write_untrained_run(sixty_scenes, tmp_path_factory.mktemp("runs") / "untrained")

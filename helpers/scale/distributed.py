@@ -51,7 +51,7 @@ def world() -> World:
     return World(rank, size, local_rank)
 
 
-def device_named(name: str) -> torch.device:
+def parse_device(name: str) -> torch.device:
     """The device that a command line names: ``cpu``; ``cuda``, of several processes each having one; ``cuda:1``.
 
     Raises:
@@ -113,7 +113,7 @@ class GatherRows(torch.autograd.Function):
         return own
 
 
-def agreed(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """What rank 0 gives, on every rank; each must call it."""
     if not dist.is_initialized():
         return value
