@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stdout
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -220,7 +220,7 @@ def run_experiment(
 
 def changes(recipe: Recipe) -> dict[str, Any]:
     """The fields of a recipe that differ from the default, without the seed."""
-    default = asdict(Recipe())
+    default = {field.name: field.default for field in fields(recipe)}
     return {name: value for name, value in asdict(recipe).items() if name != "seed" and value != default[name]}
 
 

@@ -14,6 +14,7 @@ from helpers.scenes.captions import truth_oracle as truth_oracle
 from helpers.scenes.captions import wordings as wordings
 from helpers.scenes.render import EASY as EASY
 from helpers.scenes.render import HARD as HARD
+from helpers.scenes.render import SPLITS as SPLITS
 from helpers.scenes.render import Difficulty as Difficulty
 from helpers.scenes.render import read_truth as read_truth
 from helpers.scenes.render import render_scene as render_scene

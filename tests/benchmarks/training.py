@@ -25,8 +25,8 @@ from torch import nn
 
 from helpers import training
 from helpers.cli import CommandLine
-from helpers.evaluation import evaluate_split
 from helpers.files import InputError, counted
+from helpers.report import evaluate_split
 from helpers.runs import find_checkpoint, load_checkpoint
 from helpers.sources.coco import DATA
 from helpers.temperature import LearnedTemperature
