@@ -25,7 +25,7 @@ def encode_images(model: DualEncoder, dataset: ImageTextDataset) -> Tensor:
     features = []
     for start in range(0, len(dataset), BATCH):
         rows = range(start, min(start + BATCH, len(dataset)))
-        images = torch.stack([dataset[row]["image"] for row in rows])  # [batch, 3, height, width]
+        images = dataset.batch(rows)["images"]  # [batch, 3, height, width]
         features.append(model.image_encoder(images.to(device)).cpu())  # [batch, dim]
     return F.normalize(torch.cat(features), dim=1)
 

@@ -116,7 +116,7 @@ def measure(
 
     Args:
         parts: regularizers that compare parts or scales. If there are any, exact captions and minimal pairs are also
-            searched by the similarities of the features plus those of the parts.
+            searched by the sum of the similarities of features and parts.
     """
     pairs = open_pairs(data)
     records = {split: pairs.records(split) for split in ("train", "test", "minimal")}
@@ -225,10 +225,9 @@ def changes(recipe: Recipe) -> dict[str, Any]:
 
 
 def compare(measures: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, Any]]:
-    """For each arm and measure the ``mean`` over seeds, the values of the ``seeds``, and the ``difference``.
+    """For each arm and measure: the ``mean``, the values of the ``seeds``, and the ``difference`` to the first arm.
 
-    The difference is that of :func:`difference` to the first arm, with its :func:`verdict`. A measure with parts is
-    compared with the same measure of the features alone.
+    A measure with parts is compared with the same measure of the features alone.
     """
     first, *_ = measures
     result: dict[str, dict[str, Any]] = {arm: {} for arm in measures}

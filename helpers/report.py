@@ -53,10 +53,10 @@ def encode_records(
 
 
 def evaluate_split(checkpoint: dict, data: Path, split: str, folds: int | None = None) -> dict:
-    """All metrics of a checkpoint on a split, with their ``intervals``; for scenes those of :func:`evaluate_scenes`.
+    """Compute all metrics of a checkpoint on a split, with their ``intervals``; scenes have more, by `evaluate_scenes`.
 
-    For other sources, ``known_words`` has the R@1 of the captions whose words the model all knows, and their share.
-    With ``folds``, the metrics of :func:`metrics_in_folds` are under that name.
+    For other sources, ``known_words`` has the R@1 and the share of the captions without unknown words. With ``folds``,
+    the metrics of :func:`metrics_in_folds` are under that name.
 
     Raises:
         InputError: if the split cannot be read, has captions that are wrong on purpose, or too few images to fold.
@@ -147,33 +147,23 @@ def minimal_pairs_by_kind(similarity: Tensor, records: Sequence[Record]) -> dict
     return {kind: minimal_pair_accuracy(similarity[own][:, own]) for kind, own in rows.items()}
 
 
-COLUMNS = {  # titles of the table, and the names of the values
-    **{name: name for name in ("R@1", "R@5", "R@10")},
-    "median": "median_rank",
-    "mean": "mean_rank",
-    "chance": "chance",
-    "oracle": "truth_oracle",
-    "ceiling": "ceiling",
-    "fits": "fits",
-    "R-prec": "R-precision",
-    "mAP@R": "mAP@R",
-}
+TITLES = {"median_rank": "median", "mean_rank": "mean", "truth_oracle": "oracle", "R-precision": "R-prec"}
 
 
 def table(result: dict) -> str:
     """Format the result of :func:`evaluate_split` as text: all captions, the exact ones, the folds, then remarks.
 
-    Median and mean are those of the ranks. Chance, oracle, ceiling and the 95 % interval belong to R@1.
+    Median and mean refer to the ranks; chance, ceiling, oracle and the 95 % interval refer to R@1.
     """
     parts = {"all": result, "exact": result.get("exact", {})}
     if "folds" in result:
         parts[f"{result['folds']['folds']} folds"] = result["folds"]
-    columns = {title: name for title, name in COLUMNS.items() if name in result["image_to_text"]}
-    rows = [["", *columns, "R@1, 95 %"]]
+    names = list(result["image_to_text"])
+    rows = [["", *(TITLES.get(name, name) for name in names), "R@1, 95 %"]]
     for (part, metrics), direction in itertools.product(parts.items(), DIRECTIONS):
         if direction in metrics:
             values = metrics[direction]
-            cells = [f"{values[name]:.1f}" if name in values else "-" for name in columns.values()]
+            cells = [f"{values[name]:.1f}" if name in values else "-" for name in names]
             interval = "-"
             if "intervals" in metrics:
                 interval = "{:.1f}-{:.1f}".format(*metrics["intervals"][direction]["R@1"])

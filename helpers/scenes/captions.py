@@ -1,4 +1,4 @@
-"""The captions of scenes: how they are made, which of them are true of which scenes, and the best score possible.
+"""The captions of scenes: how they are made, whether they are true of a scene, and the best score possible.
 
 A scene is a set of things, each with a shape, a colour, a size and a named place on a 3 x 3 grid. All captions are made
 by :func:`caption_probabilities` and can be read by :func:`read_caption`, so the truth of every caption is known.
@@ -56,7 +56,7 @@ def position(thing: Thing) -> tuple[int, int]:
 
 
 def describe(thing: Thing, *parts: str, other_words: bool = False) -> str:
-    """Describe a thing by its shape and by those of its ``parts``: size, colour, place.
+    """Describe a thing by its shape and the given ``parts``: size, colour, place.
 
     >>> describe(Thing("circle", "red", "small", "middle"), "size", "colour", "place")
     'a small red circle in the middle'
@@ -204,7 +204,7 @@ def fits(caption: str, scene: Iterable[Thing]) -> bool:
 
 
 def fit_matrix(captions: Sequence[str], scenes: Sequence[Scene]) -> np.ndarray:
-    """Which captions are true of which scenes: :func:`fits` for all of them at once, bool ``[scenes, captions]``.
+    """Whether each caption is true of each scene: :func:`fits` for all of them at once, bool ``[scenes, captions]``.
 
     In a batch, True off the diagonal is a false negative.
     """

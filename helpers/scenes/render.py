@@ -50,21 +50,13 @@ MINIMAL = 400  # minimal pairs, half of each kind
 
 
 class Difficulty(NamedTuple):
-    """How hard the scenes are, and how noisy the training captions.
+    """How hard the scenes are, and how noisy the training captions."""
 
-    Attributes:
-        shapes: fewest and most things in a scene.
-        scale: factor on the radius of the things.
-        held_out: number of (colour, shape) pairs that are in no scene of ``train`` and ``val``.
-        duplicates: share of the training images that repeat the scene and the captions of another one.
-        wrong: share of the training captions that are false.
-    """
-
-    shapes: tuple[int, int] = (1, 3)
-    scale: float = 1.0
-    held_out: int = 0
-    duplicates: float = 0.0
-    wrong: float = 0.0
+    shapes: tuple[int, int] = (1, 3)  # fewest and most things in a scene
+    scale: float = 1.0  # factor on the radius of the things
+    held_out: int = 0  # (colour, shape) pairs that are in no scene of train and val
+    duplicates: float = 0.0  # share of the training images that repeat the scene and the captions of another one
+    wrong: float = 0.0  # share of the training captions that are false
 
 
 EASY = Difficulty()

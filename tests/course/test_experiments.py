@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -33,11 +34,11 @@ from helpers.scenes import COLOURS, SHAPES, Thing, write_scenes
 from helpers.training import Recipe, train
 from helpers.widgets.figures import effect_sizes
 
-PLAIN = Recipe(epochs=2, batch_size=32)
+PLAIN = Recipe(epochs=1, batch_size=32)
 ARMS = {
     "plain": PLAIN,
-    "the same": Recipe(epochs=2, batch_size=32, regularizers=("feature_norm:0",)),
-    "token-wise": Recipe(epochs=2, batch_size=32, regularizers=("token_wise",)),
+    "the same": replace(PLAIN, regularizers=("feature_norm:0",)),
+    "token-wise": replace(PLAIN, regularizers=("token_wise",)),
 }
 
 
@@ -75,10 +76,10 @@ def test_only_an_arm_with_parts_is_searched_with_them(result: dict) -> None:
 
 def test_the_page_has_a_row_per_arm_and_the_recipes(result: dict) -> None:
     *_, plain, same, other = page(result).splitlines()
-    assert plain.startswith("| plain | epochs=2, batch_size=32 |")
+    assert plain.startswith("| plain | epochs=1, batch_size=32 |")
     assert f"| {result['arms']['plain']['measures']['minimal pairs']['mean']:.1f} |" in plain
     assert "+0.0 (+0.0 to +0.0)" in same
-    assert other.startswith("| token-wise | epochs=2, regularizers=('token_wise',), batch_size=32 |")
+    assert other.startswith("| token-wise | epochs=1, regularizers=('token_wise',), batch_size=32 |")
     assert len({line.count("|") for line in (plain, same, other)}) == 1
     assert json.loads(json.dumps(result))["arms"]["plain"]["measures"] == result["arms"]["plain"]["measures"]
 
@@ -108,13 +109,13 @@ def test_a_run_is_trained_or_resumed_and_then_kept(
     assert asked[-1] is stopped
     assert run_once(folder / "scenes", out, PLAIN, folder / "cache") == measures
     assert len(asked) == 1 + stopped
-    with pytest.raises(InputError, match=r"was run with .*'epochs': 2.*, not .*'epochs': 3.*; choose another folder"):
-        run_once(folder / "scenes", out, Recipe(epochs=3, batch_size=32), folder / "cache")
+    with pytest.raises(InputError, match=r"was run with .*'epochs': 1.*, not .*'epochs': 3.*; choose another folder"):
+        run_once(folder / "scenes", out, replace(PLAIN, epochs=3), folder / "cache")
 
 
 @pytest.fixture(scope="module")
 def checkpoint(folder: Path) -> Path:
-    train(folder / "scenes", folder / "alone", Recipe(epochs=3, batch_size=32), cache=folder / "cache")
+    train(folder / "scenes", folder / "alone", replace(PLAIN, epochs=2), cache=folder / "cache")
     return folder / "alone" / "last.pt"
 
 
