@@ -48,13 +48,15 @@ WITH_PARTS = ", with parts"
 def difference(values: Sequence[float], baseline: Sequence[float]) -> dict[str, float]:
     """The mean of the paired differences and its 95 % interval by Student's t: ``mean``, ``low``, ``high``.
 
-    The two values of a seed share first weights, batches and captions, so what the seed does to both cancels.
+    The two values of a seed share first weights, batches and captions, so what the seed does to both cancels. The
+    interval is that of ``scipy.stats.ttest_rel``, which warns if all differences are equal.
     """
     if len(values) != len(baseline) or len(values) < 2:
         raise ValueError(f"an interval needs two or more pairs of values, got {len(values)} and {len(baseline)}")
-    mean = statistics.mean(value - other for value, other in zip(values, baseline, strict=True))
-    interval = stats.ttest_rel(values, baseline).confidence_interval(CONFIDENCE)
-    return {"mean": mean, "low": float(interval.low), "high": float(interval.high)}
+    differences = [value - other for value, other in zip(values, baseline, strict=True)]
+    mean, standard_error = statistics.mean(differences), statistics.stdev(differences) / len(differences) ** 0.5
+    half_width = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1)) * standard_error
+    return {"mean": mean, "low": mean - half_width, "high": mean + half_width}
 
 
 def verdict(interval: dict[str, float]) -> str:

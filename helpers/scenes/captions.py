@@ -178,6 +178,10 @@ def read_caption(caption: str) -> tuple[tuple[Description, ...], str | None]:
     return tuple(descriptions), RELATION_OF_WORDS[relation[1]] if relation else None
 
 
+def matches(description: Description, thing: Thing) -> bool:
+    return all(named in (None, true) for named, true in zip(description, thing, strict=True))
+
+
 def fits(caption: str, scene: Iterable[Thing]) -> bool:
     """Whether a caption is true of a scene.
 
@@ -193,11 +197,7 @@ def fits(caption: str, scene: Iterable[Thing]) -> bool:
     things = [Thing(*thing) for thing in scene]
     descriptions, relation = read_caption(caption)
     return any(
-        all(
-            named in (None, true)
-            for pair in zip(descriptions, chosen, strict=True)
-            for named, true in zip(*pair, strict=True)
-        )
+        all(matches(description, thing) for description, thing in zip(descriptions, chosen, strict=True))
         and (relation is None or relation in relations_between(*chosen))
         for chosen in itertools.permutations(things, len(descriptions))
     )
