@@ -1,7 +1,30 @@
-"""The code behind the notebooks: each module is one idea of the course, and each notebook builds it by hand first."""
+"""The code behind the lessons: one idea per file, in reading order. Each lesson builds its part by hand first.
 
-import os
+text                words to token ids                                          lesson 01
+data                pairs on disk to batches                                    lesson 01
+augmentation        flips and crops that keep captions true                     lesson 01
+losses              the contrastive loss and its family                         lesson 02
+temperature         constant, scheduled, learned                                lesson 03
+diagnostics         who is pushed; alignment, uniformity, gaps, rank            lesson 03
+gap_toy             nine pairs whose modality gap pays                          lesson 03
+regularizers        terms added to the loss                                     lesson 04
+regularizer_report  what a term really does                                     lesson 04
+grounding           which region answers which word                             lesson 04
+encoders            two small encoders, one space                               lessons 04 and 05
+optimizers          Muon, AdamW, the learning rate                              lesson 05
+training            Recipe, BatchLoss, train: one loop                          lesson 05
+evaluation          features, ranks, recall, intervals, minimal pairs           lessons 05 and 06
+experiments         arms, paired seeds, an interval, a verdict                  lesson 06
+scale/              the loss in blocks, gradient cache, ranks, shards, costs    lesson 08
 
-# Beside another busy program, torch's threads that wait by spinning slow a training step a hundredfold. Waiting
-# passively costs nothing that was measured. It counts only when it is set before torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+Around the course; a learner need not open these:
+
+scenes/             generated drawings: captions, what is true of them, rendering
+sources/            other pairs: COCO, tables, folders, photographs, emoji
+checks/             the checks of the exercises, one file per lesson
+widgets/            the temperature explorer, the live training, the figures
+classroom/          learners' copies of the notebooks, and executing them
+runs                checkpoints, the log, and how a run resumes
+files               clear errors, and files that are written completely or not at all
+cli                 python -m helpers COMMAND
+"""

@@ -32,11 +32,11 @@ from helpers.evaluation import (
 from helpers.files import InputError, atomic_file, read_json
 from helpers.regularizer_report import PART_SIMILARITIES, similarities_with_parts
 from helpers.regularizers import parse_regularizers
-from helpers.report import captions_of, image_size_of, minimal_pairs_by_kind
+from helpers.report import image_size_of, minimal_pairs_by_kind
 from helpers.runs import load_checkpoint, restore_model
 from helpers.scenes import COLOURS, SHAPES, Scene, truth_of
-from helpers.sources import open_pairs
-from helpers.sources.coco import Record
+from helpers.sources import Record, open_pairs
+from helpers.sources.coco import paths_and_captions
 from helpers.text import WordTokenizer
 from helpers.training import Recipe, train
 
@@ -125,7 +125,7 @@ def measure(
     records["train"] = records["train"][:PROBED]
     datasets, images = {}, {}
     for split, own in records.items():
-        datasets[split] = ImageTextDataset([record.path for record in own], captions_of(own), image_size)
+        datasets[split] = ImageTextDataset(*paths_and_captions(own), image_size)
         images[split] = encode_images(model, datasets[split])  # [images, dim]
     scenes, levels = truth_of(records["test"])
     captions, image_of_caption = captions_by_image(datasets["test"].captions)

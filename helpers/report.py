@@ -27,8 +27,8 @@ from helpers.evaluation import (
 from helpers.files import InputError, counted
 from helpers.runs import restore_model
 from helpers.scenes import COLOURS, SHAPES, Scene, Thing, truth_of, wordings
-from helpers.sources import open_pairs
-from helpers.sources.coco import Record
+from helpers.sources import Record, open_pairs
+from helpers.sources.coco import paths_and_captions
 from helpers.text import WordTokenizer, split_words
 
 
@@ -38,18 +38,12 @@ def image_size_of(checkpoint: dict) -> int:
     return sizes if isinstance(sizes, int) else max(sizes)
 
 
-def captions_of(records: Sequence[Record]) -> list[list[str]]:
-    """The captions of each record."""
-    return [[annotation["caption"] for annotation in record.annotations] for record in records]
-
-
 def encode_records(
     model: DualEncoder, tokenizer: WordTokenizer, records: Sequence[Record], image_size: int
 ) -> tuple[Tensor, Tensor]:
     """Features of the images ``[images, dim]`` and of all their captions ``[captions, dim]``."""
-    captions = captions_of(records)
-    dataset = ImageTextDataset([record.path for record in records], captions, image_size)
-    return encode_images(model, dataset), encode_texts(model, tokenizer, list(itertools.chain(*captions)))
+    dataset = ImageTextDataset(*paths_and_captions(records), image_size)
+    return encode_images(model, dataset), encode_texts(model, tokenizer, list(itertools.chain(*dataset.captions)))
 
 
 def evaluate_split(checkpoint: dict, data: Path, split: str, folds: int | None = None) -> dict:
@@ -68,7 +62,7 @@ def evaluate_split(checkpoint: dict, data: Path, split: str, folds: int | None =
     if any(annotation.get("wrong") for record in records for annotation in record.annotations):
         raise InputError("some captions of this split are wrong on purpose; evaluate on val or test")
     image_features, text_features = encode_records(model, tokenizer, records, image_size)
-    texts, image_of_caption = captions_by_image(captions_of(records))
+    texts, image_of_caption = captions_by_image(paths_and_captions(records)[1])
     in_folds = {}
     if folds is not None:
         in_folds["folds"] = {"folds": folds} | metrics_in_folds(image_features, text_features, image_of_caption, folds)
@@ -101,7 +95,7 @@ def evaluate_scenes(
     ``exact`` has the same metrics over the captions of level exact. ``held_out`` has the R@1 of the exact captions and
     of the images with a (colour, shape) pair that is in no training image.
     """
-    captions = captions_of(records)
+    _, captions = paths_and_captions(records)
     texts, image_of_caption = captions_by_image(captions)
     result = metrics_with_truth(similarity, scenes, captions)
     result["intervals"] = intervals(retrieval_ranks(similarity, image_of_caption), image_of_caption)

@@ -1,1 +1,1 @@
-"""The course on a learner's machine: copies of the notebooks, the pairs, and notebooks executed in place."""
+"""For learners and teachers: copies without solutions, JupyterLab, and executed notebooks."""

@@ -1,45 +1,35 @@
-"""Features of 64 test pairs at several moments of a training: what the notebooks look at before 05 trains a model.
+"""Write ``data/features.npz``: features of 64 test pairs at several moments of one training."""
 
-``python -m helpers.classroom.snapshots --data data/scenes --out data/features.npz``
-"""
-
-import os
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from helpers.cli import CommandLine
-from helpers.data import ImageTextDataset
+from helpers.data import ImageTextDataset, read_captions
 from helpers.encoders import DualEncoder
 from helpers.evaluation import encode_images, encode_texts
-from helpers.files import InputError
-from helpers.scenes.render import read_truth
-from helpers.sources.coco import read_captions
-from helpers.sources.snapshots import FILE
+from helpers.files import InputError, atomic_file
+from helpers.scenes import read_truth
 from helpers.text import WordTokenizer
-from helpers.training import train
+from helpers.training import Recipe, train
 
 PAIRS = 64
 EPOCHS = 6
-MOMENTS = (0, 8, 16, 32, 64, 128, 372)  # steps; 62 make an epoch of the scenes
+MOMENTS = (0, 8, 16, 32, 64, 128, 372)  # steps; an epoch of the scenes has 62
 
 
 def write_snapshots(data: Path, out: Path) -> None:
-    """Train once on ``data`` and write the features of the first 64 test pairs at each of ``MOMENTS``.
+    """Train once on scenes and write the features of the first 64 test pairs at each of ``MOMENTS``.
 
-    Each image stands with its caption of level "related", which is short enough for the axis of a matrix.
-
-    Raises:
-        InputError: if ``data`` does not hold scenes.
+    The text of each image is its caption of level "related", which is short enough for the axis of a matrix.
     """
     truth = read_truth(data, "test")
     if truth is None:
-        raise InputError(f"{data} does not hold scenes; `make pairs` draws data/scenes")
-    paths, captions = (part[:PAIRS] for part in read_captions(data, "test"))
-    texts = [of_image[levels.index("related")] for of_image, levels in zip(captions, truth[1], strict=False)]
+        raise InputError(f"{data} does not hold scenes; `make pairs` generates data/scenes")
+    all_levels = truth[1][:PAIRS]
+    paths, all_captions = (part[:PAIRS] for part in read_captions(data, "test"))
+    texts = [captions[levels.index("related")] for captions, levels in zip(all_captions, all_levels, strict=True)]
     dataset = ImageTextDataset(paths, texts, image_size=64)
     features = []
 
@@ -48,29 +38,14 @@ def write_snapshots(data: Path, out: Path) -> None:
             features.append((encode_images(model, dataset), encode_texts(model, tokenizer, texts)))
 
     with tempfile.TemporaryDirectory() as folder:
-        train(data, Path(folder) / "run", epochs=EPOCHS, on_step=keep)
+        train(data, Path(folder) / "run", Recipe(epochs=EPOCHS), on_step=keep)
     image_features, text_features = (torch.stack(side).half().numpy() for side in zip(*features, strict=True))
-    partial = out.with_name(f"{out.name}.partial.npz")
-    np.savez_compressed(
-        partial,
-        steps=np.array(MOMENTS),
-        image_features=image_features,
-        text_features=text_features,
-        images=torch.stack([dataset.decode(index) for index in range(len(dataset))]).numpy(),
-        captions=np.array(texts),
-    )
-    os.replace(partial, out)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = CommandLine(
-        prog="python -m helpers.classroom.snapshots", description="Write the features that the notebooks use."
-    )
-    parser.add_argument("--data", type=Path, required=True, help="the scenes, as helpers.scenes writes them")
-    parser.add_argument("--out", type=Path, default=FILE, help="the file to write (default data/features.npz)")
-    options = parser.parse_args(arguments)
-    return parser.run(lambda: write_snapshots(options.data, options.out))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    with atomic_file(out) as file:
+        np.savez_compressed(
+            file,
+            steps=np.array(MOMENTS),
+            image_features=image_features,
+            text_features=text_features,
+            images=torch.stack([dataset.decode(index) for index in range(len(dataset))]).numpy(),
+            captions=np.array(texts),
+        )

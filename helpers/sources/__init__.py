@@ -1,5 +1,6 @@
 """Where pairs come from: COCO, tables, folders, your own photographs, emoji. `open_pairs` reads them all."""
 
+from helpers.sources.coco import Record as Record
 from helpers.sources.coco import read_annotations as read_annotations
 from helpers.sources.coco import read_captions as read_captions
 from helpers.sources.emoji import ATTRIBUTION as ATTRIBUTION

@@ -1,4 +1,4 @@
-"""The one layout on disk: images and captions in the COCO Captions layout, read, checked and written.
+"""Pairs in the COCO Captions layout, read and written.
 
 ::
 
@@ -6,237 +6,171 @@
     data/<name>/annotations/captions_{train,val,test}.json
         {"images": [{"id", "file_name", "width", "height"}], "annotations": [{"id", "image_id", "caption"}]}
 
-COCO's own folders are read as they unpack: ``annotations/captions_{train,val}2017.json`` (or 2014), with the images in
-``train2017/`` and ``val2017/``. Other layouts: :mod:`helpers.sources.folders`.
+COCO's own folders are read as they unpack: ``annotations/captions_{train,val}2017.json`` (or 2014) with the images in
+``train2017/`` and ``val2017/``. :mod:`helpers.sources.folders` reads the other layouts.
 """
 
 import json
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
+from typing import Any
 
 from helpers.files import DATA as DATA
-from helpers.files import InputError
+from helpers.files import InputError, read_json
 
-OFFICIAL = re.compile(r"(train|val|test)(2014|2017)")  # how COCO itself names its splits
-PLAIN_NAME = re.compile(r"\w[\w-]*\.\w+", re.ASCII)  # of a file, which needs no closer look
+OFFICIAL = re.compile(r"(train|val|test)(2014|2017)")  # the names of COCO's own splits
+SPLIT_NAMES = {"train": "train", "restval": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
+SPLIT_NAMES |= {"test": "test"}
+IMAGE_FOLDERS = ("", "images", "Images", "Flicker8k_Dataset", "flickr30k-images")
 
 
 @dataclass
 class Record:
-    """An image's entry in an annotation file, where the image lies, and the entries of its captions."""
+    """An image's entry in an annotation file, the path of the image, and the entries of its captions."""
 
     image: dict
     path: Path
     annotations: list[dict] = field(default_factory=list)
 
 
-def read_annotations(root: Path | str, split: str) -> list[Record]:
-    """The images of a split with their captions, in the order of the file, checked.
+def make_record(image_id: int | str, file_name: str, path: Path, captions: Sequence[str]) -> Record:
+    """A record for an image whose captions do not come from an annotation file."""
+    entry = {"id": image_id, "file_name": file_name}
+    return Record(entry, path, [{"image_id": image_id, "caption": caption} for caption in captions])
 
-    In COCO's own folders the split "train" is ``train2017``, or ``train2014`` where only that is there; its full name
-    may be given too.
+
+def read_annotations(root: Path | str, split: str) -> list[Record]:
+    """Read the images of a split with their captions, in the order of the annotation file.
+
+    In COCO's own folders the split "train" is ``train2017``, or ``train2014`` if only that is there.
 
     Raises:
-        InputError: naming the file and what is wrong in it: no such folder or split, broken JSON, missing keys, a
-            repeated id, a path that leaves the folder, a caption without an image, an image without a caption.
+        InputError: if the folder or the split is missing, or the annotation file cannot be used.
     """
-    with reading(root):
-        path, folder = find_split(Path(root), split)
+    path, folder = find_split(Path(root), split)
     content = read_json(path)
-    if not (isinstance(content, dict) and all(isinstance(content.get(k), list) for k in ("images", "annotations"))):
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
         raise InputError(f"{path} must hold an object with two lists, 'images' and 'annotations'")
-    if not content["images"]:
-        raise InputError(f"{path} has no images; a split needs at least one")
     records: dict[int | str, Record] = {}
     for number, image in enumerate(content["images"]):
-        try:
-            image_id, file_name = entry_values(image, ("id", "file_name"))
-            check_id(image_id, "id")
-            if image_id in records:
-                raise InputError(f"repeats the id {image_id!r}; every image needs its own")
-            check_file_name(file_name, folder)
-        except InputError as error:
-            raise InputError(f"{path}: image {number} {error}") from None
+        where = f"{path}: image {number}"
+        image_id, file_name = entry_values(image, "id", "file_name", where)
+        check_file_name(file_name, where)
+        if image_id in records:
+            raise InputError(f"{where} repeats the id {image_id!r}; every image needs its own")
         records[image_id] = Record(image, folder / file_name)
-    add_captions(records, content["annotations"], path)
-    check_captions_are_there(records.values(), path)
+    for number, annotation in enumerate(content["annotations"]):
+        where = f"{path}: annotation {number}"
+        image_id, caption = entry_values(annotation, "image_id", "caption", where)
+        check_caption(caption, where)
+        if image_id not in records:
+            raise InputError(f"{where} belongs to image {image_id!r}, which is not in 'images'; add it there")
+        records[image_id].annotations.append(annotation)
+    check_records(list(records.values()), path)
     return list(records.values())
 
 
-def add_captions(records: dict[int | str, Record], annotations: list, path: Path) -> None:
-    """Give each image, found by its id, the entries of its captions."""
-    seen: set[int | str] = set()
-    for number, annotation in enumerate(annotations):
-        try:
-            image_id, caption = entry_values(annotation, ("image_id", "caption"))
-            check_id(image_id, "image_id")
-            if image_id not in records:
-                raise InputError(
-                    f"belongs to image {image_id!r}, which is not in 'images'{other_way(image_id, records)}"
-                )
-            check_caption(caption)
-            if "id" in annotation:
-                check_id(annotation["id"], "id")
-                if annotation["id"] in seen:
-                    raise InputError(f"repeats the id {annotation['id']!r}; every annotation needs its own, or none")
-                seen.add(annotation["id"])
-        except InputError as error:
-            raise InputError(f"{path}: annotation {number} {error}") from None
-        records[image_id].annotations.append(annotation)
-
-
-def other_way(image_id: int | str, records: dict[int | str, Record]) -> str:
-    """A hint where an id is written as a number in one list and as text in the other."""
-    alike = [known for known in records if str(known) == str(image_id)]
-    return f"; 'images' has {alike[0]!r}: write ids alike, all as numbers or all as text" if alike else ""
-
-
-def find_split(root: Path, split: str) -> tuple[Path, Path]:
-    """The annotation file of a split, and the folder of its images."""
-    if not root.is_dir():
-        raise InputError(f"there is no folder {root}; `make pairs` draws data/scenes")
-    there = annotation_files(root)
-    official = [name for name in there if OFFICIAL.fullmatch(name) and name[:-4] == split]
-    if split not in there and len(official) > 1:
-        raise InputError(f"{root} has {' and '.join(official)}; ask for one of them in place of {split!r}")
-    if split not in there and not official:
-        names = dict.fromkeys(OFFICIAL.sub(r"\1", name) for name in there)
-        hint = f"its splits are: {', '.join(names)}" if there else "it needs annotations/captions_train.json and so on"
-        raise InputError(f"{root} has no split {split!r}; {hint}")
-    name = split if split in there else official[0]
-    folder = images_folder(root, name)
-    if OFFICIAL.fullmatch(name) and not folder.is_dir():
-        raise InputError(f"{root} has captions for {name} but no folder {folder}; unpack its images there")
-    return there[name], folder
-
-
-def annotation_files(root: Path) -> dict[str, Path]:
-    """The annotation files of a folder by the name of their split, in the order of their names."""
-    files = sorted(root.glob("annotations/captions_*.json"))
-    return {file.stem.removeprefix("captions_"): file for file in files}
-
-
-def images_folder(root: Path, split: str) -> Path:
-    """Where the images of a split lie: ``images``, but ``train2017`` for COCO's own, there or inside ``images``."""
-    if not OFFICIAL.fullmatch(split):
-        return root / "images"
-    inside = root / "images" / split
-    return inside if inside.is_dir() and not (root / split).is_dir() else root / split
-
-
-@contextmanager
-def reading(path: Path | str) -> Iterator[None]:
-    """Says in words which file or folder may not be read."""
-    try:
-        yield
-    except OSError as error:
-        where = error.filename or path
-        raise InputError(f"{where} cannot be read ({error.strerror}); see that it is there and yours to read") from None
-
-
-def read_json(path: Path) -> object:
-    try:
-        return json.loads(read_text(path, "JSON"))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is not valid JSON: {error}; correct it there, or fetch the file again") from None
-
-
-def read_text(path: Path, kind: str = "text") -> str:
-    """A text file in UTF-8, with or without the mark (BOM) that Excel and Windows' editor put before it.
-
-    Raises:
-        InputError: if it cannot be read, or is not UTF-8.
-    """
-    with reading(path):
-        content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path} is not valid {kind}: line {line} is not UTF-8; save the file as UTF-8") from None
-
-
-def entry_values(entry: object, keys: tuple[str, str]) -> tuple[object, object]:
-    """The values of two keys of a JSON entry; a number as text stays text, so ids must be written alike."""
-    if not isinstance(entry, dict):
-        raise InputError(f"must be an object, not {type(entry).__name__}")
-    for key in keys:
-        if key not in entry:
-            raise InputError(f"has no {key!r}")
-        if isinstance(entry[key], (list, dict)):
-            raise InputError(f"has a {key!r} that is no number or text")
-    return entry[keys[0]], entry[keys[1]]
-
-
-def check_id(value: object, key: str) -> None:
-    """An id is a whole number or a text; ``true`` would pass for 1, and 1.0 too."""
-    if type(value) not in (int, str):
-        raise InputError(f"has the {key} {value!r}; an id is a whole number or a text")
-
-
-def check_file_name(file_name: object, folder: Path) -> None:
-    """A file name must lie inside its folder on every system: no absolute path, no "..", no drive, no backslash."""
-    if not isinstance(file_name, str):
-        raise InputError(f"has the file_name {file_name!r}, which is no text")
-    if PLAIN_NAME.fullmatch(file_name):
-        return
-    inside = PurePosixPath(file_name)
-    if inside.is_absolute() or ".." in inside.parts or not inside.name or PureWindowsPath(file_name).drive:
-        raise InputError(f"has the file_name {file_name!r}, which must lie inside {folder}; move the file there")
-    if "\\" in file_name:
-        raise InputError(f"has the file_name {file_name!r} with a backslash; write / between folders")
-    if not writable_text(file_name):
-        raise InputError(f"has the file_name {file_name!r} with a null byte or half a character; rename the file")
-
-
-def check_caption(caption: object) -> None:
-    if not (isinstance(caption, str) and caption.strip()):
-        raise InputError("has an empty caption; write one or remove it")
-    if not writable_text(caption):
-        raise InputError("has a caption with a null byte or half a character in it; write it anew")
-
-
-def writable_text(text: str) -> bool:
-    """Whether a text has no null byte and none of the halves of a character that JSON can hold and UTF-8 cannot."""
-    if text.isascii():
-        return "\0" not in text
-    return re.search("[\0\ud800-\udfff]", text) is None
-
-
-def check_captions_are_there(records: Iterable[Record], path: Path) -> None:
-    records = list(records)
-    without = [record for record in records if not record.annotations]
-    if without:
-        raise InputError(
-            f"{path}: {len(without)} of {len(records)} images have no caption, first {without[0].path.name}; "
-            "write one, or remove their entries"
-        )
-
-
 def read_captions(root: Path | str, split: str) -> tuple[list[Path], list[list[str]]]:
-    """The pairs of a split in the COCO Captions layout: the path of each image, and the list of its captions.
-
-    Raises:
-        InputError: as :func:`read_annotations`.
-    """
+    """Read the path of each image of a split, and the list of its captions."""
     return paths_and_captions(read_annotations(root, split))
 
 
-def paths_and_captions(records: list[Record]) -> tuple[list[Path], list[list[str]]]:
+def paths_and_captions(records: Sequence[Record]) -> tuple[list[Path], list[list[str]]]:
     captions = [[annotation["caption"] for annotation in record.annotations] for record in records]
     return [record.path for record in records], captions
 
 
+def find_split(root: Path, split: str) -> tuple[Path, Path]:
+    """The annotation file of a split and the folder of its images."""
+    if not root.is_dir():
+        raise InputError(f"there is no folder {root}; `make pairs` generates data/scenes and data/emoji")
+    files = annotation_files(root)
+    name = next((name for name in (split, f"{split}2017", f"{split}2014") if name in files), None)
+    if name is None:
+        known = ", ".join(OFFICIAL.sub(r"\1", name) for name in files)
+        hint = f"its splits are: {known}" if known else "it needs annotations/captions_train.json and so on"
+        raise InputError(f"{root} has no split {split!r}; {hint}")
+    folder = root / name if OFFICIAL.fullmatch(name) else root / "images"
+    if not folder.is_dir():
+        raise InputError(f"{root} has captions for {name} but no folder {folder}; put its images there")
+    return files[name], folder
+
+
+def annotation_files(root: Path) -> dict[str, Path]:
+    """The annotation files of a folder by the name of their split."""
+    return {file.stem.removeprefix("captions_"): file for file in sorted(root.glob("annotations/captions_*.json"))}
+
+
+def entry_values(entry: Any, first: str, second: str, where: str) -> tuple:
+    """The values of two keys of a JSON entry, each a number or a text."""
+    values = (entry.get(first), entry.get(second)) if isinstance(entry, dict) else (None, None)
+    if not all(isinstance(value, (int, str)) for value in values):
+        raise InputError(f"{where} needs {first!r} and {second!r}")
+    return values
+
+
+def check_file_name(file_name: Any, where: str) -> None:
+    path = Path(str(file_name))
+    if path.anchor or ".." in path.parts or not path.name:
+        raise InputError(f"{where} has the file name {file_name!r}, which must lie inside the folder; move the image")
+
+
+def check_caption(caption: Any, where: str) -> None:
+    if not isinstance(caption, str) or not caption.strip():
+        raise InputError(f"{where} has an empty caption; write one, or remove the entry")
+
+
+def check_records(records: Sequence[Record], path: Path) -> None:
+    if not records:
+        raise InputError(f"{path} has no images; a split needs at least one")
+    silent = [record.path.name for record in records if not record.annotations]
+    if silent:
+        raise InputError(
+            f"{path}: {len(silent)} of {len(records)} images have no caption, first {silent[0]}; write one"
+        )
+
+
+def read_karpathy(path: Path) -> dict[str, list[Record]]:
+    """Read a split file such as ``dataset_coco.json``, with the images in the same folder; "restval" is part of train.
+
+    Source: Karpathy and Fei-Fei, "Deep Visual-Semantic Alignments for Generating Image Descriptions" (2015).
+    """
+    content = read_json(path)
+    images = content.get("images", ()) if isinstance(content, dict) else ()
+    by_split: dict[str, list[Record]] = {}
+    for number, image in enumerate(images):
+        where = f"{path}: image {number}"
+        try:
+            split = SPLIT_NAMES[image["split"]]
+            file_name = "/".join(filter(None, (image.get("filepath"), image["filename"])))
+            captions = [sentence["raw"] for sentence in image["sentences"]]
+        except (KeyError, TypeError, AttributeError):
+            raise InputError(f"{where} needs a 'filename', a 'split', and 'sentences' with their 'raw' text") from None
+        check_file_name(file_name, where)
+        for caption in captions:
+            check_caption(caption, where)
+        name_2017 = file_name.rpartition("_")[2]  # of COCO_val2014_000000391895.jpg the last part
+        names = [file_name, f"train2017/{name_2017}", f"val2017/{name_2017}"]
+        record = make_record(number, file_name, find_image(path.parent, names), captions)
+        by_split.setdefault(split, []).append(record)
+    check_records([record for records in by_split.values() for record in records], path)
+    return by_split
+
+
+def find_image(folder: Path, names: Sequence[str]) -> Path:
+    """The first file with one of some names in a folder or in one of the usual folders inside it."""
+    candidates = [folder / inner / name for name in names for inner in IMAGE_FOLDERS]
+    return next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
+
+
 def write_annotations(root: Path, by_split: dict[str, list[Record]]) -> None:
-    """The annotation files of the COCO Captions layout."""
+    """Write the annotation files of the COCO Captions layout."""
     (root / "annotations").mkdir()
     for split, records in by_split.items():
         annotations = [annotation for record in records for annotation in record.annotations]
+        annotations = [{"id": number, **annotation} for number, annotation in enumerate(annotations)]
         content = {"images": [record.image for record in records], "annotations": annotations}
         path = root / "annotations" / f"captions_{split}.json"
         path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")

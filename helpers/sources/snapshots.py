@@ -24,17 +24,9 @@ class Snapshots:
 
 
 def load_snapshots(path: Path = FILE) -> Snapshots:
-    """The snapshots that come with the course.
-
-    Raises:
-        InputError: if the file is missing.
-    """
+    """Load the snapshots that come with the course."""
     if not path.is_file():
         raise InputError(f"there is no {path.name} in {path.parent}; `make features` writes it")
     with np.load(path, allow_pickle=False) as file:
-        image_features, text_features, images = (
-            torch.from_numpy(file[name]) for name in ("image_features", "text_features", "images")
-        )
-        return Snapshots(
-            file["steps"].tolist(), image_features.float(), text_features.float(), images, file["captions"].tolist()
-        )
+        features = [torch.from_numpy(file[name]).float() for name in ("image_features", "text_features")]
+        return Snapshots(file["steps"].tolist(), *features, torch.from_numpy(file["images"]), file["captions"].tolist())

@@ -1,11 +1,10 @@
-"""How long batches take to load: from the cache, from memory, and by decoding every image in every epoch.
+"""Measure how fast batches load: from the cache, from memory, and with every image decoded in every epoch.
 
-``python tests/benchmarks/loader.py --data DIR`` prints a table and writes it, with all that was measured, to
-``data/results``. In each round the three take turns; a ratio is the median of those of the rounds.
+``python tests/benchmarks/loader.py [DIR]`` writes a table into ``data/results``. The three loaders take turns in
+each round; a ratio is the median over the rounds.
 """
 
-import json
-import os
+import resource
 import statistics
 import sys
 import time
@@ -17,45 +16,39 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from page import RESULTS, machine, write_report
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
 
-from helpers.cli import CommandLine
-from helpers.data import IMAGENET_MEAN, IMAGENET_STD, ImageTextDataset, make_loader
-from helpers.files import InputError
+from helpers.data import IMAGENET_MEAN, IMAGENET_STD, ImageTextDataset, make_loader, read_captions
+from helpers.files import DATA
 from helpers.sources.cache import decoded
-from helpers.sources.coco import DATA, read_captions
 from helpers.text import WordTokenizer
 
-EPOCHS = 5  # over which the memory is watched
+IMAGES, BATCH_SIZE, ROUNDS = 4096, 256, 7
+EPOCHS = 5  # over which the growth of memory is measured
 BATCHES = {"cache": 16, "memory": 16, "decoding": 2}  # timed in each round
 
 
 class InMemory(ImageTextDataset):
-    """The same items, but that their pixels are rows of a tensor in memory."""
+    """The same items, with the pixels of all images in one tensor in memory."""
 
-    def hold(self, pixels: Tensor) -> None:
-        self.pixels = pixels
+    pixels: Tensor
 
-    def _pixels(self, indices: Sequence[int]) -> Tensor:
-        return self.pixels[indices]
+    def _pixels(self, rows: Sequence[int]) -> Tensor:
+        return self.pixels[rows]
 
 
 class DecodeEveryTime(Dataset):
-    """As tutorials write it: each item opens its file, in each epoch anew. Its captions are not even tokenised."""
+    """The dataset of most tutorials: each item opens its file again in each epoch. Captions are not tokenised."""
 
     def __init__(self, image_paths: Sequence[Path], captions: Sequence[Sequence[str]], image_size: int) -> None:
-        from torchvision import transforms
-
         self.image_paths, self.captions = image_paths, captions
-        self.transform = transforms.Compose(
-            [
-                transforms.Resize((image_size, image_size)),
-                transforms.ToTensor(),
-                transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-            ]
-        )
+        resize = transforms.Resize((image_size, image_size))
+        normalize = transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)
+        self.transform = transforms.Compose([resize, transforms.ToTensor(), normalize])
 
     def __len__(self) -> int:
         return len(self.image_paths)
@@ -65,7 +58,7 @@ class DecodeEveryTime(Dataset):
 
 
 def cached_loader(data: Path, images: int, size: int, batch_size: int) -> tuple[ImageTextDataset, DataLoader]:
-    """The course's own dataset and loader of the first ``images`` training pairs."""
+    """The course's own dataset and loader over the first training pairs."""
     paths, captions = (part[:images] for part in read_captions(data, "train"))
     dataset = ImageTextDataset(paths, captions, size)
     dataset.use_cache()
@@ -74,88 +67,68 @@ def cached_loader(data: Path, images: int, size: int, batch_size: int) -> tuple[
 
 
 def measure_speed(data: Path, images: int, size: int, batch_size: int, rounds: int) -> dict[str, list[float]]:
-    """Batches a second of each rival a round; one before them, not timed, warms everything up."""
+    """Batches per second of each loader in each round. One round before them warms everything up."""
     dataset, from_cache = cached_loader(data, images, size, batch_size)
-    held = InMemory(dataset.image_paths, dataset.captions, size)
-    held.hold(torch.from_numpy(np.array(decoded(dataset.image_paths, size))))
+    in_memory = InMemory(dataset.image_paths, dataset.captions, size)
+    in_memory.pixels = torch.from_numpy(np.array(decoded(dataset.image_paths, size)))
     decoding = DecodeEveryTime(dataset.image_paths, dataset.captions, size)
-    rivals: dict[str, Callable[[], Iterable]] = {
+    loaders: dict[str, Callable[[], Iterable]] = {
         "cache": lambda: from_cache,
-        "memory": lambda: make_loader(held, from_cache.collate_fn.tokenizer, batch_size),
-        "decoding": lambda: DataLoader(decoding, batch_size=batch_size, shuffle=True, num_workers=0),
+        "memory": lambda: make_loader(in_memory, from_cache.collate_fn.tokenizer, batch_size),
+        "decoding": lambda: DataLoader(decoding, batch_size=batch_size, shuffle=True),
     }
-    rates: dict[str, list[float]] = {name: [] for name in rivals}
+    rates: dict[str, list[float]] = {name: [] for name in loaders}
     for turn in range(rounds + 1):
         dataset.set_epoch(turn)
         from_cache.batch_sampler.set_epoch(turn)
-        for name in sorted(rivals, reverse=turn % 2 == 1):  # who comes first finds the processor another way
-            batches = iter(rivals[name]())
-            began = time.perf_counter()
+        for name in sorted(loaders, reverse=turn % 2 == 1):  # alternate the order, for a fair comparison
+            batches = iter(loaders[name]())
+            start = time.perf_counter()
             for _batch in islice(batches, BATCHES[name]):
                 pass
-            seconds = time.perf_counter() - began
             if turn:
-                rates[name].append(BATCHES[name] / seconds)
+                rates[name].append(BATCHES[name] / (time.perf_counter() - start))
     return rates
 
 
-def resident() -> float:
-    """MB of this process in memory, mapped files among them."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
-
-
 def measure_memory(data: Path, images: int, size: int, batch_size: int) -> float:
-    """MB by which the process grows over five epochs, at its largest, after a first one in which it finds its size."""
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+    """MB by which the largest resident size grows during ``EPOCHS`` epochs, after a first one."""
     dataset, loader = cached_loader(data, images, size, batch_size)
-    measured = []
+    peaks = []
     for epoch in range(1 + EPOCHS):
         dataset.set_epoch(epoch)
         loader.batch_sampler.set_epoch(epoch)
         for _batch in loader:
-            measured.append(resident())
-    return max(measured[len(loader) :]) - measured[len(loader) - 1]
+            pass
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
+    return peaks[-1] - peaks[0]
 
 
 def measure(data: Path, images: int, sizes: Sequence[int], batch_size: int, rounds: int) -> dict:
-    """Everything that the report holds, for each size."""
+    """The whole report, with one result per image size."""
     results = []
     for size in sizes:
         rates = measure_speed(data, images, size, batch_size, rounds)
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # a process that has done nothing else
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:  # a fresh process
             grown = pool.submit(measure_memory, data, images, size, batch_size).result()
         ratios = {
             rival: statistics.median(a / b for a, b in zip(rates["cache"], rates[rival], strict=True))
             for rival in ("memory", "decoding")
         }
-        results.append(
-            {
-                "image_size": size,
-                "batches_per_second": {name: statistics.median(values) for name, values in rates.items()},
-                "ratio_to": ratios,
-                "memory_grown_mb": grown,
-                "rounds": rates,
-            }
-        )
-    return {
-        "data": data.resolve().name,
-        "images": images,
-        "batch_size": batch_size,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "results": results,
-    }
+        medians = {name: statistics.median(values) for name, values in rates.items()}
+        results.append({"image_size": size, "batches_per_second": medians, "ratio_to": ratios})
+        results[-1] |= {"memory_grown_mb": grown, "rounds": rates}
+    return {"data": data.name, "images": images, "batch_size": batch_size, **machine(), "results": results}
 
 
 def table(report: dict) -> str:
     """The report in Markdown."""
     rounds = len(report["results"][0]["rounds"]["cache"])
     lines = [
-        f"Batches of {report['batch_size']} a second, from {report['images']:,} images of {report['data']}; medians of "
-        f"{rounds} rounds in which the three took turns; {report['cores']} cores, {report['threads']} threads, torch "
-        f"{report['torch']}. Memory: by how much the process that loads from the cache grew over {EPOCHS} epochs.",
+        f"Batches of {report['batch_size']} per second, from {report['images']:,} images of {report['data']}; medians "
+        f"of {rounds} rounds in which the three loaders took turns; {report['cores']} cores, {report['threads']} "
+        f"threads, torch {report['torch']}. Memory: the growth of the process that loads from the cache, over "
+        f"{EPOCHS} epochs.",
         "",
         "| pixels | cache | memory | cache / memory | decoding each time | cache / decoding | memory grown |",
         "|---:|---:|---:|---:|---:|---:|---:|",
@@ -169,45 +142,14 @@ def table(report: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run(data: Path, out: Path, sizes: Sequence[int], batch_size: int, images: int, rounds: int) -> None:
-    """Measure, print and write.
-
-    Raises:
-        InputError: if the data cannot be read, or are too few for a round.
-    """
+def run(data: Path, out: Path = RESULTS, batch_size: int = BATCH_SIZE, rounds: int = ROUNDS) -> None:
+    """Measure the loaders on a folder of pairs and write the report."""
     paths, _ = read_captions(data, "train")
-    images = min(images, len(paths))
-    needed = batch_size * max(BATCHES.values())
-    if images < needed:
-        raise InputError(
-            f"{data} has {images:,} training images; a round needs {needed:,}, so choose a smaller --batch-size"
-        )
     with Image.open(paths[0]) as first:
-        sizes = sizes or ((64,) if max(first.size) <= 64 else (128, 224))
-    report = measure(data, images, sizes, batch_size, rounds)
-    out.mkdir(parents=True, exist_ok=True)
-    name = f"loader_{report['data']}"
-    (out / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (out / f"{name}.md").write_text(table(report), encoding="utf-8")
-    print(table(report))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = CommandLine(prog="python tests/benchmarks/loader.py", description="Measure how long batches take to load.")
-    parser.add_argument("--data", type=Path, default=DATA / "scenes", help="in the COCO layout (default data/scenes)")
-    parser.add_argument("--out", type=Path, default=DATA / "results", help="where to write (default data/results)")
-    parser.add_argument("--size", type=int, action="append", metavar="PIXELS", help="default 64, or 128 and 224")
-    parser.add_argument("--batch-size", type=int, default=256, metavar="PAIRS", help="default 256")
-    parser.add_argument("--images", type=int, default=4096, metavar="N", help="as many of them (default 4096)")
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="default 7")
-    options = parser.parse_args(arguments)
-
-    def command() -> None:
-        torch.set_num_threads(min(2, torch.get_num_threads()))
-        run(options.data, options.out, options.size or (), options.batch_size, options.images, options.rounds)
-
-    return parser.run(command)
+        sizes = (64,) if max(first.size) <= 64 else (128, 224)
+    report = measure(data.resolve(), min(IMAGES, len(paths)), sizes, batch_size, rounds)
+    write_report(out, f"loader_{report['data']}", report, table(report))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(Path(sys.argv[1]) if len(sys.argv) > 1 else DATA / "scenes")

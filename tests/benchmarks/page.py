@@ -1,18 +1,32 @@
-"""The page that gathers the headline ratios of all benchmarks.
+"""Write the reports of the benchmarks, and one page with the main ratios of all of them.
 
-``python tests/benchmarks/page.py`` reads what the others wrote into ``data/results`` and writes ``benchmark.md`` there.
+``python tests/benchmarks/page.py`` reads the JSON files in ``data/results`` and writes ``benchmark.md`` there.
 """
 
 import json
-import sys
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from helpers.cli import CommandLine
-from helpers.files import InputError
-from helpers.sources.coco import DATA
+import torch
 
-Row = tuple[str, str, str]  # what, beside what, the figure
+from helpers.files import DATA, InputError, read_json
+
+RESULTS = DATA / "results"
+Row = tuple[str, str, str]  # what is measured, what it is compared with, the ratio
+
+
+def machine() -> dict[str, int | str]:
+    """The facts about this machine that every report has."""
+    return {"cores": os.cpu_count() or 1, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def write_report(out: Path, name: str, report: dict, table: str) -> None:
+    """Print a table and write it, and everything that was measured, into the folder ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (out / f"{name}.md").write_text(table, encoding="utf-8")
+    print(table)
 
 
 def loss_rows(report: dict) -> Iterator[Row]:
@@ -25,15 +39,15 @@ def loss_rows(report: dict) -> Iterator[Row]:
     for row in report["alone"]:
         yield f"blockwise loss of {row['pairs']:,} pairs", "", f"{row['memory_mb']:,.0f} MB"
     for row in report["steps"]:
-        way = "in one graph" if row["part"] >= row["pairs"] else f"in parts of {row['part']}, gradients cached"
-        yield f"training step of {row['pairs']:,} pairs", way, f"{row['memory_mb']:,.0f} MB"
+        method = "in one graph" if row["part"] >= row["pairs"] else f"in parts of {row['part']}, gradients cached"
+        yield f"training step of {row['pairs']:,} pairs", method, f"{row['memory_mb']:,.0f} MB"
 
 
 def loader_rows(report: dict) -> Iterator[Row]:
     for row in report["results"]:
-        what = f"batches of {report['data']} from the cache, {row['image_size']} pixels"
-        yield what, "from memory", f"{row['ratio_to']['memory']:.2f} times as many a second"
-        yield what, "decoding each time", f"{row['ratio_to']['decoding']:.1f} times as many a second"
+        what = f"batches per second of {report['data']} from the cache, {row['image_size']} pixels"
+        yield what, "from memory", f"{row['ratio_to']['memory']:.2f} times"
+        yield what, "decoding each time", f"{row['ratio_to']['decoding']:.1f} times"
 
 
 def explorer_rows(report: dict) -> Iterator[Row]:
@@ -47,11 +61,11 @@ def explorer_rows(report: dict) -> Iterator[Row]:
 
 def training_rows(report: dict) -> Iterator[Row]:
     for row in report["results"]:
-        of_ceiling = f"{row['exact']:.1f} of {row['exact ceiling']:.1f}"
-        yield f"R@1 over exact captions, {row['steps']:.0f} steps", row["choice"], of_ceiling
+        score = f"{row['exact']:.1f} of {row['exact ceiling']:.1f}"
+        yield f"R@1 over exact captions, {row['steps']:.0f} steps", row["choice"], score
 
 
-GATHERED: dict[str, Callable[[dict], Iterator[Row]]] = {
+ROWS: dict[str, Callable[[dict], Iterator[Row]]] = {
     "loss": loss_rows,
     "loader_*": loader_rows,
     "explorer": explorer_rows,
@@ -60,43 +74,25 @@ GATHERED: dict[str, Callable[[dict], Iterator[Row]]] = {
 
 
 def page(folder: Path) -> str:
-    """The page in Markdown.
-
-    Raises:
-        InputError: if no benchmark has written into the folder.
-    """
-    reports = {path: rows for name, rows in GATHERED.items() for path in sorted(folder.glob(f"{name}.json"))}
-    if not reports:
-        raise InputError(f"{folder} has no results of a benchmark; make benchmark writes them")
-    lines, machines = [], set()
-    for path, rows in reports.items():
-        report = json.loads(path.read_text(encoding="utf-8"))
-        lines += [
-            f"| {what} | {beside} | {figure} | [{path.stem}]({path.stem}.md) |" for what, beside, figure in rows(report)
-        ]
-        machines |= {f"{report['cores']} cores"} | ({f"torch {report['torch']}"} if "torch" in report else set())
+    """The page in Markdown, from all reports in a folder."""
+    paths = {path: rows for name, rows in ROWS.items() for path in sorted(folder.glob(f"{name}.json"))}
+    if not paths:
+        raise InputError(f"{folder} has no results of a benchmark; `make benchmark` writes them")
+    reports = {path: read_json(path) for path in paths}
+    lines = [
+        f"| {what} | {rival} | {ratio} | [{path.stem}]({path.stem}.md) |"
+        for path, report in reports.items()
+        for what, rival, ratio in paths[path](report)
+    ]
+    machines = {f"{report['cores']} cores" for report in reports.values()}
+    machines |= {f"torch {report['torch']}" for report in reports.values() if "torch" in report}
     head = (
-        "Written by `make benchmark`. A ratio is of one run, in which all rivals took turns; times and memory of the "
-        f"course come first, so below 1 is less than the rival. Measured with {', '.join(sorted(machines))}."
+        "Written by `make benchmark`. The rivals of one ratio took turns in one run. For time and memory, a ratio "
+        f"below 1 means that the course needs less than the rival. Measured with {', '.join(sorted(machines))}."
     )
-    return (
-        "\n".join(["# Benchmarks", "", head, "", "| what | beside | | all of it |", "|:---|:---|---:|:---|", *lines])
-        + "\n"
-    )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = CommandLine(prog="python tests/benchmarks/page.py", description="Gather the results of all benchmarks.")
-    parser.add_argument("--out", type=Path, default=DATA / "results", help="where they are (default data/results)")
-    options = parser.parse_args(arguments)
-
-    def command() -> None:
-        text = page(options.out)
-        (options.out / "benchmark.md").write_text(text, encoding="utf-8")
-        print(text)
-
-    return parser.run(command)
+    columns = ["| what | compared with | | details |", "|:---|:---|---:|:---|"]
+    return "\n".join(["# Benchmarks", "", head, "", *columns, *lines]) + "\n"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    (RESULTS / "benchmark.md").write_text(page(RESULTS), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What every notebook of the course holds to, as it lies in the repository. nbval compares what the cells put out."""
+"""Rules that every stored notebook follows. nbval executes the notebooks and compares their outputs."""
 
 import ast
 import json
@@ -9,7 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers.classroom import course
+from helpers import checks
+from helpers.classroom import copies, execute
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -44,12 +45,12 @@ def outputs(path: Path) -> list[dict]:
 
 
 def line_counts(path: Path) -> list[int]:
-    """The lines of each code cell that are not blank."""
+    """The number of lines in each code cell, without blank ones."""
     return [sum(bool(line.strip()) for line in source(cell).splitlines()) for cell in cells(path, "code")]
 
 
 def word_count(path: Path) -> int:
-    """The words of the prose, without what is not read as words: addresses, HTML tags, mathematics."""
+    """The number of words in the text cells, without addresses, HTML tags and formulas."""
     text = prose(path)
     for not_words in (r"https?://\S+", r"<[^>]+>", r"\$+[^$]+\$+"):
         text = re.sub(not_words, " ", text)
@@ -57,14 +58,13 @@ def word_count(path: Path) -> int:
 
 
 def shown_widgets(path: Path) -> list[str]:
-    views = [output.get("data", {}).get(course.WIDGET_VIEW) for output in outputs(path)]
+    views = [output.get("data", {}).get(execute.WIDGET_VIEW) for output in outputs(path)]
     return [view["model_id"] for view in views if view]
 
 
-def test_the_course_has_the_notebooks_of_the_table_in_the_readme() -> None:
-    table = re.findall(r"^\| (?:\[)?(\d\d) [^|]*\|[^|]*\| (here|not yet) \|$", (ROOT / "README.md").read_text(), re.M)
-    assert [number for number, _ in table] == [f"{number:02}" for number in range(1, 9)]
-    assert [path.name[:2] for path in NOTEBOOKS] == [number for number, state in table if state == "here"]
+def test_the_readme_links_to_every_notebook_in_order() -> None:
+    linked = re.findall(r"^\| \[.+?\]\(notebooks/(.+?)\)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert linked == [path.name for path in NOTEBOOKS]
 
 
 @each_notebook
@@ -74,7 +74,7 @@ def test_every_code_cell_was_run_in_order(path: Path) -> None:
 
 
 @each_notebook
-def test_outputs_hold_no_error_no_warning_and_nothing_that_changes_with_the_machine(path: Path) -> None:
+def test_outputs_have_no_errors_no_warnings_and_nothing_of_one_machine(path: Path) -> None:
     streams = [output for output in outputs(path) if output["output_type"] == "stream"]
     assert [output["ename"] for output in outputs(path) if output["output_type"] == "error"] == []
     assert ["".join(output["text"]) for output in streams if output["name"] == "stderr"] == []
@@ -87,7 +87,7 @@ def test_outputs_hold_no_error_no_warning_and_nothing_that_changes_with_the_mach
 
 
 @each_notebook
-def test_metadata_is_the_same_whoever_executed_it(path: Path) -> None:
+def test_metadata_does_not_depend_on_the_machine(path: Path) -> None:
     metadata = read(path)["metadata"]
     assert metadata.pop("kernelspec") == {"name": "python3", "display_name": "Python 3", "language": "python"}
     assert metadata.pop("language_info") == {"name": "python", "file_extension": ".py"}
@@ -97,7 +97,7 @@ def test_metadata_is_the_same_whoever_executed_it(path: Path) -> None:
 
 
 @each_notebook
-def test_widgets_are_named_in_words(path: Path) -> None:
+def test_cell_ids_are_words(path: Path) -> None:
     names = [cell["id"] for cell in read(path)["cells"]]
     assert len(set(names)) == len(names)
     for name in names:
@@ -106,62 +106,60 @@ def test_widgets_are_named_in_words(path: Path) -> None:
 
 
 @each_notebook
-def test_size_and_figures_are_within_bounds(path: Path) -> None:
+def test_file_is_small_and_has_at_most_five_figures(path: Path) -> None:
     figures = sum(any(kind in output.get("data", {}) for kind in IMAGES) for output in outputs(path))
     assert path.stat().st_size <= 300 * 1024
     assert figures <= 5
-    assert figures >= 1 or not shown_widgets(path), "a page with a widget needs a static figure beside it"
+    assert figures >= 1 or not shown_widgets(path), "a notebook with a widget also needs a static figure"
 
 
 @each_notebook
-def test_every_widget_that_is_shown_is_stored(path: Path) -> None:
-    states = read(path)["metadata"].get("widgets", {}).get(course.WIDGET_STATE, {}).get("state", {})
+def test_exactly_the_shown_widgets_are_stored(path: Path) -> None:
+    states = read(path)["metadata"].get("widgets", {}).get(execute.WIDGET_STATE, {}).get("state", {})
     assert set(shown_widgets(path)) <= set(states)
-    unpruned = nbformat.read(path, as_version=4)
-    course.keep_shown_widgets(unpruned)
-    kept = unpruned.metadata.get("widgets", {}).get(course.WIDGET_STATE, {}).get("state", {})
-    assert set(kept) == set(states), "widgets are stored that no output shows; run `make notebooks`"
+    notebook = nbformat.read(path, as_version=4)
+    execute.keep_shown_widgets(notebook)
+    kept = notebook.metadata.get("widgets", {}).get(execute.WIDGET_STATE, {}).get("state", {})
+    assert set(kept) == set(states), "hidden widgets are stored; run `make notebooks`"
 
 
 @each_notebook
-def test_it_opens_with_a_title_and_the_minutes_it_takes(path: Path) -> None:
+def test_first_cell_has_the_title_and_the_minutes(path: Path) -> None:
     first = read(path)["cells"][0]
     assert first["cell_type"] == "markdown"
     assert re.match(r"# \S", source(first))
-    assert len(re.findall(r"^# ", prose(path), re.MULTILINE)) == 1, "one title a notebook"
-    assert re.search(r"\b\d+ minutes\b", source(first)), "the first cell says how many minutes the notebook takes"
+    assert len(re.findall(r"^# ", prose(path), re.MULTILINE)) == 1, "one title per notebook"
+    assert re.search(r"\b\d+ minutes\b", source(first)), "say how many minutes the lesson takes"
 
 
 @each_notebook
-def test_it_links_to_its_neighbours_and_to_nothing_that_is_missing(path: Path) -> None:
-    place = NOTEBOOKS.index(path)
+def test_links_lead_to_the_neighbours_and_to_existing_files(path: Path) -> None:
+    number = NOTEBOOKS.index(path)
     links = [link.split("#")[0] for link in LINK.findall(prose(path)) if not re.match(r"https?:|#", link)]
-    neighbours = NOTEBOOKS[max(0, place - 1) : place] + NOTEBOOKS[place + 1 : place + 2]
+    neighbours = NOTEBOOKS[max(0, number - 1) : number] + NOTEBOOKS[number + 1 : number + 2]
     assert {neighbour.name for neighbour in neighbours} <= set(links)
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
 @each_notebook
-def test_exercises_stand_at_the_end_each_with_its_check_under_it(path: Path) -> None:
+def test_each_exercise_is_followed_by_its_check(path: Path) -> None:
     every = read(path)["cells"]
     starts = [i for i, cell in enumerate(every) if re.match(r"## Try it yourself\b", source(cell))]
     assert len(starts) == 1
     exercises = [i for i, cell in enumerate(every) if "SOLUTION" in source(cell)]
-    checks = [i for i, cell in enumerate(every) if course.CHECK_TAG in cell["metadata"].get("tags", [])]
+    checks = [i for i, cell in enumerate(every) if copies.CHECK_TAG in cell["metadata"].get("tags", [])]
     assert 2 <= len(exercises) <= 4
     assert exercises[0] > starts[0]
     assert checks == [i + 1 for i in exercises], "the cell under each exercise, and no other, is its check"
     for exercise, check in zip(exercises, checks, strict=True):
-        for marker in ("### BEGIN SOLUTION", "### END SOLUTION"):
-            assert [line.strip() for line in source(every[exercise]).splitlines()].count(marker) >= 1
         assert every[exercise]["cell_type"] == every[check]["cell_type"] == "code"
         assert re.search(r"^checks\.check_\w+\(", source(every[check]), re.MULTILINE)
 
 
 @each_notebook
-def test_a_learner_gets_it_without_the_solutions(path: Path) -> None:
-    copy = course.learners_copy(nbformat.read(path, as_version=4), path.name)
-    stubs = [cell.source for cell in copy.cells if course.STUB[0] in cell.source]
+def test_learners_copy_has_stubs_in_place_of_solutions(path: Path) -> None:
+    copy = copies.learners_copy(nbformat.read(path, as_version=4), path.name)
+    stubs = [cell.source for cell in copy.cells if copies.STUB[0] in cell.source]
     assert stubs
     assert not [cell.id for cell in copy.cells if "SOLUTION" in cell.source]
     for stub in stubs:
@@ -169,21 +167,17 @@ def test_a_learner_gets_it_without_the_solutions(path: Path) -> None:
 
 
 @each_notebook
-def test_widgets_are_short_and_prose_is_neither_scarce_nor_long(path: Path) -> None:
+def test_cells_are_short_and_there_is_enough_text_between_them(path: Path) -> None:
     assert max(line_counts(path)) <= 45
     assert 60 <= word_count(path) / len(cells(path, "code")) <= 120
 
 
-def test_widgets_are_short_all_over_the_course() -> None:
+def test_most_cells_of_the_course_are_short() -> None:
     lines = sorted(count for path in NOTEBOOKS for count in line_counts(path))
     assert statistics.median(lines) <= 6
     assert lines[int(0.9 * (len(lines) - 1))] <= 22
 
 
-def test_each_check_belongs_to_one_notebook() -> None:
-    module = ast.parse((ROOT / "helpers" / "checks.py").read_text(encoding="utf-8"))
-    written = {
-        node.name for node in module.body if isinstance(node, ast.FunctionDef) and node.name.startswith("check_")
-    }
+def test_each_check_is_used_in_one_notebook() -> None:
     used = [name for path in NOTEBOOKS for name in set(re.findall(r"\bchecks\.(check_\w+)", code(path)))]
-    assert sorted(used) == sorted(written)
+    assert sorted(used) == sorted(name for name in vars(checks) if name.startswith("check_"))

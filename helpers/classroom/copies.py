@@ -1,0 +1,90 @@
+"""Learners' copies of the notebooks: stubs in place of the solutions, and no copy is ever overwritten."""
+
+import copy
+import re
+from itertools import count
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.sign import NotebookNotary
+
+from helpers.classroom.execute import keep_shown_widgets, write_notebook
+from helpers.files import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CHECK_TAG = "exercise-check"
+MARKER = re.compile(r"### (BEGIN|END) SOLUTION")
+SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION$", re.DOTALL | re.MULTILINE)
+STUB = (
+    "# YOUR CODE HERE",
+    'raise NotImplementedError("Write your own code in place of this line, then run the check.")',
+)
+
+
+def without_solutions(source: str, cell: str) -> str:
+    """Replace each solution, marked as nbgrader marks it, by an indented stub. ``cell`` names the cell in errors."""
+    stubbed = SOLUTION.sub(lambda solution: "\n".join(solution[1] + line for line in STUB), source)
+    if MARKER.search(stubbed):
+        raise InputError(f"{cell}: each '### BEGIN SOLUTION' needs its '### END SOLUTION' on a later line")
+    return stubbed
+
+
+def learners_copy(notebook: NotebookNode, name: str) -> NotebookNode:
+    """Copy a notebook with stubs for solutions and without the outputs of exercises and checks.
+
+    All other outputs stay, so that a learner can read the lesson before running anything.
+    """
+    learners = copy.deepcopy(notebook)
+    for cell in learners.cells:
+        if cell.cell_type != "code":
+            continue
+        source = without_solutions(cell.source, f"{name}, cell {cell.id}")
+        if source != cell.source or CHECK_TAG in cell.metadata.get("tags", []):
+            cell.update(source=source, outputs=[], execution_count=None)
+    keep_shown_widgets(learners)
+    return learners
+
+
+def lessons(root: Path) -> list[Path]:
+    """The notebooks of the course, in order."""
+    return sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+def write_copy(learners: NotebookNode, target: Path) -> None:
+    """Write a learner's copy and mark it as trusted, so that JupyterLab shows its widgets on opening."""
+    NotebookNotary().sign(nbformat.reads(nbformat.writes(learners), as_version=4))  # signs what a reader will parse
+    write_notebook(learners, target)
+
+
+def make_copies(root: Path = ROOT) -> None:
+    """Make the copies that are missing in ``my_course``."""
+    for lesson in lessons(root):
+        target = root / "my_course" / lesson.name
+        if not target.exists():
+            write_copy(learners_copy(nbformat.read(lesson, as_version=4), lesson.name), target)
+            print(f"Made my_course/{lesson.name}, your own copy.")
+
+
+def reset(lesson: str, root: Path = ROOT) -> Path | None:
+    """Make one copy again. Return where the learner's work was kept, or None if the copy had not been changed.
+
+    ``lesson`` is the number of a notebook (``01`` or ``1``), its name or its path.
+    """
+    wanted = Path(lesson).stem
+    matches = [path for path in lessons(root) if wanted in (path.stem, path.stem[:2], str(int(path.stem[:2])))]
+    if not matches:
+        numbers = ", ".join(path.stem[:2] for path in lessons(root))
+        raise InputError(f"there is no notebook {lesson!r}; choose one of {numbers}, as in `make reset NB=01`")
+    fresh = learners_copy(nbformat.read(matches[0], as_version=4), matches[0].name)
+    target = root / "my_course" / matches[0].name
+    kept = None
+    if target.exists() and target.read_text(encoding="utf-8").strip() != nbformat.writes(fresh).strip():
+        names = (target.with_name(f"{target.stem}.my-work-{number}.ipynb") for number in count(1))
+        kept = next(path for path in names if not path.exists())
+        target.rename(kept)
+        print(f"Kept your work as my_course/{kept.name}.")
+    write_copy(fresh, target)
+    print(f"Made a fresh my_course/{target.name}.")
+    return kept

@@ -1,0 +1,98 @@
+"""Execute notebooks in place, so that the stored outputs do not depend on the machine or the moment."""
+
+import base64
+import hashlib
+import io
+import json
+import re
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellControlSignal, DeadKernelError
+from nbformat import NotebookNode
+from PIL import Image
+
+from helpers.files import InputError, atomic_file
+
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+WIDGET_REFERENCE = re.compile(r'(?:IPY_MODEL_|"model_id": ")([\w-]+)')
+CELL_SECONDS = 900
+
+
+def write_notebook(notebook: NotebookNode, path: Path) -> None:
+    """Write a notebook completely or not at all."""
+    with atomic_file(path) as file:
+        file.write(f"{nbformat.writes(notebook)}\n".encode())
+
+
+def outputs_with(notebook: NotebookNode, kind: str) -> list[dict]:
+    """The data of all outputs that have a given MIME type."""
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return [output.data for output in outputs if kind in output.get("data", {})]
+
+
+def keep_shown_widgets(notebook: NotebookNode) -> None:
+    """Remove the stored state of all widgets that no output shows, directly or as part of another widget.
+
+    A kernel reports every widget that it has made. No output shows a link between two widgets; it stays if both stay.
+    """
+    stored = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {})
+    states = stored.get("state", {})
+    parts = {model: WIDGET_REFERENCE.findall(json.dumps(state)) for model, state in states.items()}
+    waiting = [data[WIDGET_VIEW]["model_id"] for data in outputs_with(notebook, WIDGET_VIEW)]
+    shown: dict[str, dict] = {}
+    while waiting:
+        model = waiting.pop(0)
+        if model in states and model not in shown:
+            shown[model] = states[model]
+            waiting += parts[model]
+    for model, state in states.items():
+        if state["model_name"].endswith("LinkModel") and set(parts[model]) <= {*shown, model}:
+            shown[model] = state
+    if shown:
+        stored["state"] = shown
+    else:
+        notebook.metadata.pop("widgets", None)
+
+
+def with_stable_widget_ids(notebook: NotebookNode, name: str) -> NotebookNode:
+    """Replace the random ids of widgets by hashes of their numbers, so that executing again changes nothing."""
+    text = nbformat.writes(notebook)
+    for number, model in enumerate(notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})):
+        text = text.replace(model, hashlib.sha256(f"{name} {number}".encode()).hexdigest()[:32])
+    return nbformat.reads(text, as_version=4)
+
+
+def shrink_pictures(notebook: NotebookNode) -> None:
+    """Reduce the figures to 256 colours each, which looks almost the same and takes a third of the space."""
+    for data in outputs_with(notebook, "image/png"):
+        with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as picture:
+            few_colours = picture.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=1)
+        small = io.BytesIO()
+        few_colours.save(small, format="PNG", optimize=True)
+        data["image/png"] = base64.b64encode(small.getvalue()).decode()
+
+
+def execute(path: Path) -> None:
+    """Run a notebook from top to bottom and store its outputs in it. If a cell fails, the file is not changed."""
+    print(f"Executing {path} ...", flush=True)
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_SECONDS,
+        kernel_name="python3",
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.resolve().parent)}},
+    )
+    try:
+        client.execute()
+    except (CellControlSignal, DeadKernelError) as error:
+        raise InputError(f"{path} was not changed, because a cell failed:\n{error}") from None
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata["language_info"] = {"name": "python", "file_extension": ".py"}
+    keep_shown_widgets(notebook)
+    shrink_pictures(notebook)
+    write_notebook(with_stable_widget_ids(notebook, path.stem), path)

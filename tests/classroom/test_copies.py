@@ -1,0 +1,176 @@
+"""Learners' copies: made once, without solutions, and reset without losing work."""
+
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+from nbformat.sign import NotebookNotary
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from helpers.classroom import __main__ as classroom
+from helpers.classroom import copies
+from helpers.files import InputError
+
+SOLUTION = '''def double(number: int) -> int:
+    """Twice the number."""
+    ### BEGIN SOLUTION
+    twice = number + number
+
+    return twice
+    ### END SOLUTION'''
+
+
+def lesson(exercise: str = SOLUTION) -> NotebookNode:
+    """An executed notebook with one exercise, its check, and a cell before and after them."""
+    sources = {
+        "before": "print(2)",
+        "exercise-double": exercise,
+        "check-double": "assert double(2) == 4",
+        "after": "print(3)",
+    }
+    notebook = new_notebook(cells=[new_markdown_cell("# Doubling", id="title")])
+    for count, (name, source) in enumerate(sources.items(), start=1):
+        cell = new_code_cell(source, id=name, execution_count=count, outputs=[new_output("stream", text="printed\n")])
+        notebook.cells.append(cell)
+    notebook.cells[3].metadata.tags = [copies.CHECK_TAG]
+    return notebook
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A course of two notebooks, in a folder with a space in its name."""
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    root = tmp_path / "a course"
+    (root / "notebooks").mkdir(parents=True)
+    for name in ("01_dataset", "02_contrastive_loss"):
+        nbformat.write(lesson(), root / "notebooks" / f"{name}.ipynb")
+    return root
+
+
+@pytest.fixture
+def copy(root: Path) -> Path:
+    """The learner's copy of notebook 01."""
+    copies.make_copies(root)
+    return root / "my_course" / "01_dataset.ipynb"
+
+
+def test_stub_replaces_the_solution() -> None:
+    source = copies.without_solutions(SOLUTION, "a cell")
+    assert "twice" not in source
+    assert "SOLUTION" not in source
+    assert '"""Twice the number."""' in source
+    namespace: dict = {}
+    exec(source, namespace)
+    with pytest.raises(NotImplementedError, match="your own code"):
+        namespace["double"](2)
+
+
+def test_several_solutions_in_one_cell_are_replaced_and_the_lines_between_them_stay() -> None:
+    first = "### BEGIN SOLUTION\na = 1\n### END SOLUTION"
+    source = f"{first}\nkept = 2\nif kept:\n\t### BEGIN SOLUTION\n\tb = 3\n\t### END SOLUTION"
+    stubbed = copies.without_solutions(source, "a cell")
+    assert stubbed.count("raise NotImplementedError") == 2
+    assert "kept = 2" in stubbed
+    assert "a = 1" not in stubbed
+    assert "b = 3" not in stubbed
+    compile(stubbed, "stubbed", "exec")
+
+
+@pytest.mark.parametrize(
+    "source", ["### BEGIN SOLUTION\na = 1", "a = 1\n### END SOLUTION", "### END SOLUTION\n### BEGIN SOLUTION"]
+)
+def test_marker_without_partner_names_notebook_and_cell(root: Path, source: str) -> None:
+    nbformat.write(lesson(source), root / "notebooks" / "02_contrastive_loss.ipynb")
+    with pytest.raises(InputError, match=r"02_contrastive_loss.ipynb, cell exercise-double: .*'### END SOLUTION'"):
+        copies.make_copies(root)
+    assert not (root / "my_course" / "02_contrastive_loss.ipynb").exists()
+
+
+def test_copy_keeps_all_outputs_except_those_of_exercises_and_checks() -> None:
+    original = lesson()
+    copy = {cell.id: cell for cell in copies.learners_copy(original, "01").cells}
+    assert copy["before"] == original.cells[1]
+    assert copy["after"] == original.cells[4]
+    for name in ("exercise-double", "check-double"):
+        assert copy[name].outputs == []
+        assert copy[name].execution_count is None
+    assert copy["check-double"].source == "assert double(2) == 4"
+    assert original == lesson(), "the original was changed"
+
+
+def test_copies_are_trusted_and_never_overwritten(root: Path) -> None:
+    copies.make_copies(root)
+    first, second = sorted((root / "my_course").iterdir())
+    assert NotebookNotary().check_signature(nbformat.read(first, as_version=4))
+    first.write_text("a learner's own work")
+    second.unlink()
+    copies.make_copies(root)
+    assert first.read_text() == "a learner's own work"
+    assert NotebookNotary().check_signature(nbformat.read(second, as_version=4))
+
+
+@pytest.mark.parametrize("number", ["01", "1", "01_dataset", "notebooks/01_dataset.ipynb"])
+def test_reset_makes_a_fresh_copy_and_keeps_the_work(root: Path, copy: Path, number: str) -> None:
+    fresh = copy.read_text()
+    for work in ("first", "second"):
+        copy.write_text(work)
+        assert copies.reset(number, root).read_text() == work
+        assert copy.read_text() == fresh
+    assert sorted(path.name for path in copy.parent.iterdir()) == [
+        "01_dataset.ipynb",
+        "01_dataset.my-work-1.ipynb",
+        "01_dataset.my-work-2.ipynb",
+        "02_contrastive_loss.ipynb",
+    ]
+
+
+def test_reset_keeps_nothing_of_an_unchanged_or_missing_copy(root: Path, copy: Path) -> None:
+    assert copies.reset("01", root) is None
+    copy.unlink()
+    assert copies.reset("01", root) is None
+    assert len(list(copy.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize("number", ["", "0", "03", "dataset", "*"])
+def test_reset_of_an_unknown_notebook_changes_nothing(root: Path, copy: Path, number: str) -> None:
+    copy.write_text("work")
+    with pytest.raises(InputError, match="choose one of 01, 02"):
+        copies.reset(number, root)
+    assert copy.read_text() == "work"
+
+
+def test_lab_makes_what_is_missing_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generated, started = [], []
+
+    def generate(command: list[str], **_: object) -> CompletedProcess[str]:
+        generated.append(command[1:])
+        (root / command[-1] / "annotations").mkdir(parents=True)
+        return CompletedProcess(command, 0)
+
+    monkeypatch.setattr(classroom, "run", generate)
+    monkeypatch.setattr(classroom, "DATA", root / "data")
+    monkeypatch.setattr(classroom, "ROOT", root)
+    monkeypatch.setattr(classroom, "make_copies", lambda: copies.make_copies(root))
+    monkeypatch.setattr("jupyterlab.labapp.LabApp.launch_instance", started.append)
+    for name in ("CONFIG_PATH", "PREFER_ENV_PATH", "PATH"):
+        monkeypatch.setenv(f"JUPYTER_{name}", "")  # restored after the test
+    for _ in range(2):
+        assert classroom.main(["lab", "--port", "8890"]) == 0
+    assert generated == [["-m", "helpers", name, "--out", f"data/{name}"] for name in ("scenes", "emoji")]
+    assert (root / "my_course" / "01_dataset.ipynb").is_file()
+    assert started[0] == started[1]
+    assert f"--ServerApp.root_dir={root / 'my_course'}" in started[0]
+    assert "--LabApp.default_url=/lab/tree/01_dataset.ipynb" in started[0]
+    assert "--port=8890" in started[0]
+
+
+@pytest.mark.parametrize("arguments", [[], ["cook"], ["lab", "--port", "many"], ["reset"], ["reset", "99"]])
+def test_bad_input_gives_exit_code_2_and_no_traceback(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = classroom.main(arguments)
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("python -m helpers.classroom")
