@@ -3,7 +3,6 @@
 import io
 import json
 import multiprocessing
-import re
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -48,8 +47,7 @@ WITH_PARTS = ", with parts"
 def difference(values: Sequence[float], baseline: Sequence[float]) -> dict[str, float]:
     """The mean of the paired differences and its 95 % interval by Student's t: ``mean``, ``low``, ``high``.
 
-    The two values of a seed share first weights, batches and captions, so what the seed does to both cancels. The
-    interval is that of ``scipy.stats.ttest_rel``, which warns if all differences are equal.
+    The two values of a seed share first weights, batches and captions, so what the seed does to both cancels.
     """
     if len(values) != len(baseline) or len(values) < 2:
         raise ValueError(f"an interval needs two or more pairs of values, got {len(values)} and {len(baseline)}")
@@ -132,15 +130,15 @@ def measure(
     texts = encode_texts(model, tokenizer, captions)  # [captions, dim]
     exact = [column for column, level in enumerate(chain(*levels)) if level == "exact"]
     own_image = torch.arange(len(exact))
-    minimal, _ = captions_by_image(datasets["minimal"].captions)
+    minimal = list(chain(*datasets["minimal"].captions))
 
     measures = recalls(images["test"] @ texts.T, image_of_caption, "all captions")
     measures |= recalls(images["test"] @ texts[exact].T, own_image, "exact captions")
     minimal_texts = encode_texts(model, tokenizer, minimal)  # [captions, dim]
     measures |= minimal_pair_accuracies(images["minimal"] @ minimal_texts.T, records["minimal"])
     measures["in-batch accuracy"] = in_batch_accuracy(images["test"], texts.unflatten(0, (len(scenes), -1)))
-    train_labels = contents(truth_of(records["train"])[0])
-    measures["linear probe"] = linear_probe(images["train"], train_labels, images["test"], contents(scenes))
+    known = contents(truth_of(records["train"])[0])
+    measures["linear probe"] = linear_probe(images["train"], known, images["test"], contents(scenes))
     if parts:
         exact_captions = [captions[column] for column in exact]
         _, similarity = similarities_with_parts(model, tokenizer, datasets["test"], exact_captions, parts)
@@ -152,11 +150,7 @@ def measure(
 
 
 def run_once(data: Path, out: Path, recipe: Recipe, cache: Path | None) -> dict[str, float]:
-    """Train and measure one run. A finished run is only read, and an unfinished one is resumed.
-
-    Raises:
-        InputError: if the finished run had another recipe or other data.
-    """
+    """Train and measure one run. A finished run is only read, and an unfinished one is resumed."""
     settings = json.loads(json.dumps({"data": data.name, "recipe": asdict(recipe)}))
     finished = out / "measures.json"
     if finished.is_file():
@@ -180,8 +174,7 @@ def run_experiment(
 ) -> dict[str, Any]:
     """Train every arm with every seed and compare the arms with the first one.
 
-    Each run is kept in ``runs/ARM/SEED``, so an experiment that was stopped continues where it was. In the names of
-    these folders, spaces of the arm's name are underscores.
+    Each run is kept in ``runs/ARM/SEED``, so an experiment that was stopped continues where it was.
 
     Args:
         data: scenes with their minimal pairs.
@@ -189,14 +182,10 @@ def run_experiment(
         jobs: runs at the same time, each in a process with one thread.
 
     Returns:
-        ``data``, ``seeds``, and for each of the ``arms`` its ``recipe`` (what differs from the default) and its
-        ``measures`` from :func:`compare`.
+        ``data``, ``seeds``, and for each of the ``arms`` its ``recipe`` and its ``measures`` from :func:`compare`.
     """
     if len(arms) < 2 or len(seeds) < 2:
         raise InputError(f"an experiment needs two arms and two seeds or more, not {len(arms)} and {len(seeds)}")
-    for name in arms:
-        if not re.fullmatch(r"[\w .,-]*\w", name):  # also the name of a folder
-            raise InputError(f"the name of an arm has letters, digits, spaces and . , - _ only, not {name!r}")
     pairs = open_pairs(data)
     if "minimal" not in pairs.splits or truth_of(pairs.records("test")) is None:
         raise InputError(f"{data} has no scenes with minimal pairs; `python -m helpers scenes` writes them")
