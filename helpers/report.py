@@ -47,10 +47,11 @@ def encode_records(
 
 
 def evaluate_split(checkpoint: dict, data: Path, split: str, folds: int | None = None) -> dict:
-    """Compute all metrics of a checkpoint on a split, with their ``intervals``; scenes have more, by `evaluate_scenes`.
+    """Compute all metrics of a checkpoint on a split, with 95 % ``intervals``; the last line of `evaluate` prints them.
 
-    For other sources, ``known_words`` has the R@1 and the share of the captions without unknown words. With ``folds``,
-    the metrics of :func:`metrics_in_folds` are under that name.
+    Scenes have the metrics of :func:`evaluate_scenes`, zero-shot accuracy and minimal pairs. For other
+    sources, ``known_words`` has the R@1 and the share of the captions without unknown words. With ``folds``, the
+    metrics of :func:`metrics_in_folds` are under that name.
 
     Raises:
         InputError: if the split cannot be read, has captions that are wrong on purpose, or too few images to fold.

@@ -277,9 +277,10 @@ def caption_likelihoods(scenes: Sequence[Scene], captions: set[str]) -> dict[str
     """For each caption, the scenes that can get it, by their index, and the probability of the caption given each."""
     likelihoods: dict[str, dict[int, float]] = {caption: {} for caption in captions}
     for index, scene in enumerate(scenes):
-        possible = {caption: p for level in LEVELS for caption, p in caption_probabilities(scene, level).items()}
-        for caption in captions & possible.keys():
-            likelihoods[caption][index] = possible[caption]
+        for level in LEVELS:
+            for caption, probability in caption_probabilities(scene, level).items():
+                if caption in likelihoods:
+                    likelihoods[caption][index] = probability
     return likelihoods
 
 

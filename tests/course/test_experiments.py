@@ -1,4 +1,4 @@
-"""Paired seeds: equal arms differ by nothing, intervals are those of scipy, and a finished run is only read."""
+"""Paired seeds: equal arms differ by nothing, intervals agree with scipy, and a finished run is only read."""
 
 import json
 import shutil
