@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 
 import torch
 
-from helpers.evaluation import evaluate_split, search_images, table
 from helpers.experiments import page, run_experiment
 from helpers.files import InputError, atomic_file, read_text
+from helpers.report import evaluate_split, search_images, table
 from helpers.runs import find_checkpoint, load_checkpoint
 from helpers.scale.distributed import process_group
 from helpers.scenes import EASY, HARD, SPLITS, write_scenes

@@ -21,8 +21,8 @@ from page import RESULTS, machine, write_report
 from torch import nn
 
 from helpers import training
-from helpers.evaluation import evaluate_split
 from helpers.files import DATA, counted
+from helpers.report import evaluate_split
 from helpers.runs import find_checkpoint, load_checkpoint
 from helpers.temperature import LearnedTemperature
 from helpers.training import Recipe

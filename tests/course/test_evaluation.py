@@ -1,8 +1,7 @@
 import itertools
 import json
 import random
-import subprocess
-import sys
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -12,33 +11,35 @@ import torch
 import torch.nn.functional as F
 from pytorch_metric_learning.utils import accuracy_calculator
 from scipy import stats
+from torch import Tensor
 
-from helpers import evaluation
+from helpers import evaluation, report
+from helpers.data import ImageTextDataset
 from helpers.evaluation import (
-    Cosines,
-    classify_single_things,
-    evaluate_split,
-    in_blocks,
+    DIRECTIONS,
+    encode_images,
+    encode_texts,
     intervals,
+    linear_probe,
     metrics_in_folds,
     metrics_with_truth,
     minimal_pair_accuracy,
     precisions,
     retrieval_metrics,
     retrieval_ranks,
-    table,
+    unknown_words,
+    zero_shot,
 )
 from helpers.files import InputError
-from helpers.runs import load_checkpoint
-from helpers.scenes.render import COLOURS, LEVELS, SHAPES, Thing, ceiling, draw_scene_at_random, fits
+from helpers.report import classify_single_things, evaluate_split, image_size_of, search_images, table
+from helpers.runs import load_checkpoint, restore_model
+from helpers.scenes import COLOURS, LEVELS, SHAPES, Difficulty, Thing, ceiling, fits, sample_scene, write_scenes
+from helpers.sources import read_captions
 from helpers.text import WordTokenizer
 
 
-def random_case(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores ``[images, captions]`` and the image of each caption: one to seven an image, in any order.
-
-    Those of odd seeds have many ties.
-    """
+def random_case(seed: int) -> tuple[Tensor, Tensor]:
+    """Scores ``[images, captions]`` and the image of each caption, in any order; odd seeds give many ties."""
     generator = torch.Generator().manual_seed(seed)
     images = int(torch.randint(1, 12, (1,), generator=generator))
     counts = torch.randint(1, 8, (images,), generator=generator)
@@ -49,7 +50,7 @@ def random_case(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def ranks_by_sorting(similarity: list[list[float]], image_of_caption: list[int]) -> dict[str, list[int]]:
-    """The same ranks by sorting, a wrong answer before a right one of the same score."""
+    """The ranks by sorting, with a wrong answer before a right one of the same score."""
     images, captions = range(len(similarity)), range(len(image_of_caption))
     ranks = {"image_to_text": [], "text_to_image": []}
     for i in images:
@@ -62,11 +63,10 @@ def ranks_by_sorting(similarity: list[list[float]], image_of_caption: list[int])
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_ranks_and_metrics_agree_with_sorting_even_with_ties(seed: int) -> None:
+def test_ranks_and_metrics_agree_with_sorting(seed: int) -> None:
     similarity, image_of_caption = random_case(seed)
     expected = ranks_by_sorting(similarity.tolist(), image_of_caption.tolist())
     ranks = retrieval_ranks(similarity, image_of_caption)
-    # A right answer that ties with another right one of the same image may take either place; the best counts.
     assert {direction: rank.tolist() for direction, rank in ranks.items()} == expected
     for direction, metrics in retrieval_metrics(similarity, image_of_caption).items():
         of_queries = np.array(expected[direction])
@@ -75,59 +75,16 @@ def test_ranks_and_metrics_agree_with_sorting_even_with_ties(seed: int) -> None:
         assert metrics == pytest.approx(recalls | about_ranks | {"chance": 100 / len(similarity)})
 
 
-def whole_numbers(rows: int, seed: int) -> torch.Tensor:
-    """Features whose products are exact, with many ties among them."""
-    return torch.randint(-2, 3, (rows, 6), generator=torch.Generator().manual_seed(seed)).float()
-
-
-@pytest.mark.parametrize("block", [1, 7, 100, 10_000])
-def test_ranks_in_blocks_are_those_of_the_whole_matrix(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    image_features, text_features = whole_numbers(23, 0), whole_numbers(70, 1)
-    _, image_of_caption = random_case(0)
+@pytest.mark.parametrize("batch", [1, 7, 70])
+def test_ranks_do_not_depend_on_how_many_queries_are_ranked_at_a_time(
+    batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    similarity = torch.randint(-9, 9, (23, 70), generator=torch.Generator().manual_seed(0)) / 9  # with many ties
     image_of_caption = torch.arange(23).repeat(4)[:70]
-    whole = image_features @ text_features.T
-    relevant = whole_numbers(23, 2) @ whole_numbers(70, 3).T > 0
-    relevant[:, 0] = True
-    expected, expected_precisions = retrieval_ranks(whole, image_of_caption), precisions(whole, relevant)
-    monkeypatch.setattr(evaluation, "BLOCK", block)
-    cosines = Cosines(image_features, text_features)
-    for similarity in (whole, cosines):
-        ranks = retrieval_ranks(similarity, image_of_caption)
-        assert all(torch.equal(rank, expected[direction]) for direction, rank in ranks.items())
-        assert precisions(similarity, relevant) == pytest.approx(expected_precisions)
-    sizes = [part.numel() for _, part in in_blocks(cosines)]
-    assert sum(sizes) == whole.numel()
-    assert max(sizes) <= max(block, 70)
-    assert max(sizes) - min(sizes) <= 70  # no block much smaller than the others
-
-
-def test_ranks_in_blocks_are_those_of_the_whole_matrix_with_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = torch.Generator().manual_seed(0)
-    images, captions = (F.normalize(torch.randn(rows, 64, generator=generator), dim=1) for rows in (301, 1505))
-    captions[5:10] = captions[:5]  # two images with the same captions: ties
-    image_of_caption = torch.arange(301).repeat_interleave(5)
-    expected = retrieval_ranks(images @ captions.T, image_of_caption)
-    monkeypatch.setattr(evaluation, "BLOCK", 10_000)
-    for direction, rank in retrieval_ranks(Cosines(images, captions), image_of_caption).items():
-        # Scores that differ by rounding alone may change places, where they are no ties.
-        assert (rank - expected[direction]).abs().max() <= 1
-        assert (rank != expected[direction]).double().mean() < 0.01
-
-
-@pytest.mark.long
-def test_a_hundred_thousand_captions_need_less_than_two_gigabytes() -> None:
-    pytest.importorskip("resource", reason="asks the system how much memory was used")
-    code = """
-import resource, torch
-from helpers.evaluation import Cosines, retrieval_metrics
-captions, images = torch.randn(100_000, 128), torch.randn(20_000, 128)
-print(retrieval_metrics(Cosines(images, captions), torch.arange(100_000) // 5)["image_to_text"]["mean_rank"])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if __import__("sys").platform == "darwin" else 1024))
-"""
-    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    mean_rank, peak = map(float, printed.split())
-    assert 15_000 < mean_rank < 18_500  # the best of five among 100,000 at random: 100,000 / 6, less the own ones
-    assert peak < 2e9
+    expected = retrieval_ranks(similarity, image_of_caption)
+    monkeypatch.setattr(evaluation, "BATCH", batch)
+    for direction, ranks in retrieval_ranks(similarity, image_of_caption).items():
+        assert torch.equal(ranks, expected[direction])
 
 
 def test_perfect_scores_give_100_and_constant_ones_0() -> None:
@@ -149,7 +106,7 @@ def test_perfect_scores_give_100_and_constant_ones_0() -> None:
 
 
 @pytest.mark.parametrize("folds", [1, 3, 4])
-def test_folds_are_searched_each_by_itself(folds: int) -> None:
+def test_each_fold_is_searched_by_itself(folds: int) -> None:
     generator = torch.Generator().manual_seed(folds)
     image_of_caption = torch.arange(13).repeat_interleave(torch.arange(13) % 3 + 1)
     image_of_caption = image_of_caption[torch.randperm(len(image_of_caption), generator=generator)]
@@ -161,8 +118,7 @@ def test_folds_are_searched_each_by_itself(folds: int) -> None:
         inside = [column for column, image in enumerate(image_of_caption.tolist()) if first <= image < end]
         part = similarity[first:end, inside]
         expected.append(retrieval_metrics(part, image_of_caption[inside] - first))
-    found = metrics_in_folds(images, captions, image_of_caption, folds)
-    for direction, metrics in found.items():
+    for direction, metrics in metrics_in_folds(images, captions, image_of_caption, folds).items():
         for name, value in metrics.items():
             assert value == pytest.approx(np.mean([fold[direction][name] for fold in expected])), name
     for wrong in (0, 14):
@@ -170,8 +126,16 @@ def test_folds_are_searched_each_by_itself(folds: int) -> None:
             metrics_in_folds(images, captions, image_of_caption, wrong)
 
 
+def random_relevant(seed: int) -> tuple[Tensor, Tensor]:
+    """Scores ``[queries, answers]`` and which answers are right, at least one per query."""
+    similarity, _ = random_case(seed)
+    relevant = torch.rand(similarity.shape, generator=torch.Generator().manual_seed(seed)) < 0.4
+    relevant[:, -1] |= ~relevant.any(1)
+    return similarity, relevant
+
+
 def precisions_by_sorting(similarity: list[list[float]], relevant: list[list[bool]]) -> dict[str, float]:
-    """R-precision and mAP@R from their definitions, a wrong answer before a right one of the same score."""
+    """R-precision and mAP@R by their definitions, with a wrong answer before a right one of the same score."""
     at_r, averages = [], []
     for scores, right in zip(similarity, relevant, strict=True):
         order = sorted(range(len(scores)), key=lambda j: (-scores[j], right[j]))
@@ -183,10 +147,8 @@ def precisions_by_sorting(similarity: list[list[float]], relevant: list[list[boo
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_precisions_agree_with_their_definitions_even_with_ties(seed: int) -> None:
-    similarity, _ = random_case(seed)
-    relevant = torch.rand(similarity.shape, generator=torch.Generator().manual_seed(seed)) < 0.4
-    relevant[:, -1] |= ~relevant.any(1)
+def test_precisions_agree_with_their_definitions(seed: int) -> None:
+    similarity, relevant = random_relevant(seed)
     expected = precisions_by_sorting(similarity.tolist(), relevant.tolist())
     assert precisions(similarity, relevant) == pytest.approx(expected)
 
@@ -194,7 +156,7 @@ def test_precisions_agree_with_their_definitions_even_with_ties(seed: int) -> No
 def test_precisions_agree_with_pytorch_metric_learning() -> None:
     generator = torch.Generator().manual_seed(0)
     labels_of_rows, labels_of_columns = torch.arange(40) % 9, torch.randint(0, 9, (90,), generator=generator)
-    similarity = torch.rand(40, 90, generator=generator)  # without ties, which are broken by chance there
+    similarity = torch.rand(40, 90, generator=generator)  # no ties: that library breaks them at random
     order = similarity.argsort(dim=1, descending=True)
     counts = torch.unique(labels_of_columns, return_counts=True)
     given = (labels_of_columns[order], labels_of_rows[:, None], False, counts, False, False, torch.eq)
@@ -206,24 +168,24 @@ def test_precisions_agree_with_pytorch_metric_learning() -> None:
 
 @pytest.fixture(scope="module")
 def torchmetrics_retrieval() -> ModuleType:
-    from torchmetrics.functional import retrieval  # not above, for it takes seconds to load
+    from torchmetrics.functional import retrieval  # imported here because it takes seconds
 
     return retrieval
 
 
-def wrong_ones_first(similarity: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Scores of :func:`random_case` in the same order, but without ties between right and wrong, and all above 0."""
+def wrong_ones_first(similarity: Tensor, right: Tensor) -> Tensor:
+    """The same order of scores, but without ties between right and wrong answers, and all above 0."""
     return similarity + 1 - 1e-4 * right
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_metrics_agree_with_torchmetrics(torchmetrics_retrieval: ModuleType, seed: int) -> None:
-    """Of torchmetrics 1.9, which has traps; the test after the next one steps into each.
+    """torchmetrics 1.9 has three traps, which the test of the traps demonstrates.
 
-    - Its ``retrieval_recall`` is the share of the right answers that are found, so five captions give a perfect R@1 of
-      0.2. Recall as this field means it, one of them found, is its ``retrieval_hit_rate``.
-    - Its recall and reciprocal rank take a right answer with a score of 0 or less as not found. Cosines may be.
-    - Of equal scores it takes those first that its sort happens to place there. Ours counts every tie as lost.
+    - Its ``retrieval_recall`` is the share of the right answers that are found, so a perfect R@1 with five captions is
+      0.2. The field's recall, one of them found, is its ``retrieval_hit_rate``.
+    - Its recall and reciprocal rank treat a right answer with a score of 0 or less as not found. Cosines can be.
+    - It breaks ties by the order of its sort. Ours counts every tie as wrong.
     """
     similarity, image_of_caption = random_case(seed)
     own = image_of_caption == torch.arange(len(similarity))[:, None]  # [images, captions]
@@ -242,16 +204,14 @@ def test_metrics_agree_with_torchmetrics(torchmetrics_retrieval: ModuleType, see
 
 @pytest.mark.parametrize("seed", range(20))
 def test_r_precision_agrees_with_torchmetrics(torchmetrics_retrieval: ModuleType, seed: int) -> None:
-    """It has no mAP@R: its average precision divides by the right answers found, not by all there are."""
-    similarity, _ = random_case(seed)
-    relevant = torch.rand(similarity.shape, generator=torch.Generator().manual_seed(seed)) < 0.4
-    relevant[:, -1] |= ~relevant.any(1)
+    """It has no mAP@R: its average precision divides by the number of right answers found, not of all of them."""
+    similarity, relevant = random_relevant(seed)
     rows = zip(wrong_ones_first(similarity, relevant), relevant, strict=True)
     expected = np.mean([float(torchmetrics_retrieval.retrieval_r_precision(*row)) for row in rows])
     assert precisions(similarity, relevant)["R-precision"] == pytest.approx(100 * expected)
 
 
-def test_the_traps_of_torchmetrics_are_not_ours(torchmetrics_retrieval: ModuleType) -> None:
+def test_our_metrics_do_not_have_the_traps_of_torchmetrics(torchmetrics_retrieval: ModuleType) -> None:
     image_of_caption = torch.arange(4).repeat_interleave(5)
     right = image_of_caption == torch.arange(4)[:, None]
     first_row = right[0].float(), right[0]
@@ -262,27 +222,24 @@ def test_the_traps_of_torchmetrics_are_not_ours(torchmetrics_retrieval: ModuleTy
     assert float(torchmetrics_retrieval.retrieval_reciprocal_rank(*below_0)) == 0
     for scores in (right.float(), right.float() - 1.01):
         assert retrieval_metrics(scores, image_of_caption)["image_to_text"]["R@1"] == 100
-    of_places = [torchmetrics_retrieval.retrieval_hit_rate(torch.ones(20), place, top_k=1) for place in torch.eye(20)]
-    assert sum(map(float, of_places)) == 1  # one place among equals is first by luck
+    ties = [torchmetrics_retrieval.retrieval_hit_rate(torch.ones(20), right, top_k=1) for right in torch.eye(20)]
+    assert sum(map(float, ties)) == 1  # one of the equal scores comes first by luck
     assert retrieval_metrics(torch.ones(20, 20), torch.arange(20))["text_to_image"]["R@1"] == 0
 
 
-def test_precisions_refuse_what_has_none() -> None:
+def test_precisions_need_a_right_answer_per_query() -> None:
     with pytest.raises(ValueError, match="row 1 of relevant has no right answer"):
         precisions(torch.eye(2), torch.tensor([[True, False], [False, False]]))
-    with pytest.raises(ValueError, match="which differ"):
-        precisions(torch.eye(2), torch.ones(2, 3, dtype=torch.bool))
-    with pytest.raises(ValueError, match="NaN"):
-        precisions(torch.full((1, 1), torch.nan), torch.ones(1, 1, dtype=torch.bool))
 
 
-def test_intervals_agree_with_those_of_scipy() -> None:
+def test_intervals_agree_with_scipy() -> None:
     generator = np.random.default_rng(0)
     counts = generator.integers(1, 6, 200)
     image_of_caption = np.repeat(np.arange(200), counts)
     ranks = {"image_to_text": generator.geometric(0.3, 200), "text_to_image": generator.geometric(0.2, counts.sum())}
-    found = intervals({way: torch.tensor(rank) for way, rank in ranks.items()}, torch.tensor(image_of_caption))
-    assert found == intervals({way: torch.tensor(rank) for way, rank in ranks.items()}, torch.tensor(image_of_caption))
+    given = {way: torch.tensor(rank) for way, rank in ranks.items()}, torch.tensor(image_of_caption)
+    found = intervals(*given)
+    assert found == intervals(*given)  # the same seed
     for way, of_query, of_image in (
         ("image_to_text", np.arange(200), np.ones(200)),
         ("text_to_image", image_of_caption, counts),
@@ -301,21 +258,21 @@ def test_intervals_agree_with_those_of_scipy() -> None:
             assert found[way][name] == pytest.approx(list(expected.confidence_interval), abs=0.12 * width), (way, name)
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
-    """The captions of an image are found or missed together, which an interval over single captions would not know."""
+def test_95_percent_of_intervals_hold_the_truth() -> None:
+    """The captions of an image succeed or fail together; an interval over single captions would be too narrow."""
     generator = torch.Generator().manual_seed(0)
     image_of_caption = torch.arange(80).repeat_interleave(5)
     held = []
     for repetition in range(200):
         of_image = 1 + (torch.rand(80, generator=generator) < 0.4).long()  # 60 % are found
         ranks = {"image_to_text": of_image, "text_to_image": of_image[image_of_caption]}
-        found = intervals(ranks, image_of_caption, draws=200, seed=repetition)
+        found = intervals(ranks, image_of_caption, samples=200, seed=repetition)
         held.append([low <= 60 <= high for low, high in (bounds["R@1"] for bounds in found.values())])
     for share in np.mean(held, axis=0):
-        assert 0.89 < share < 0.985  # 0.95, give or take what 200 repetitions leave to chance
+        assert 0.89 < share < 0.985  # 0.95, within the error of 200 repetitions
 
 
-def test_chance_is_what_random_scores_get() -> None:
+def test_chance_is_the_recall_of_random_scores() -> None:
     image_of_caption = torch.arange(100).repeat_interleave(torch.arange(100) % 5 + 1)
     generator = torch.Generator().manual_seed(0)
     runs = [
@@ -327,22 +284,20 @@ def test_chance_is_what_random_scores_get() -> None:
         assert mean == pytest.approx(runs[0][direction]["chance"], abs=0.35)
 
 
-def test_what_has_no_rank_is_refused() -> None:
-    for similarity, image_of_caption, words in (
-        (torch.ones(2, 3), torch.tensor([0, 0, 0]), "image 1 has no caption"),
-        (torch.ones(2, 3), torch.tensor([0, 1]), "image_of_caption"),
-        (torch.full((2, 2), torch.nan), torch.tensor([0, 1]), "NaN"),
-        (torch.ones(2, 3), torch.tensor([0, 1, 2]), "names image 2, and there are images 0 to 1"),
-        (torch.ones(2, 3), torch.tensor([0, 1, -1]), "names image -1"),
-        (torch.ones(0, 0), torch.tensor([], dtype=torch.long), "at least one each"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            retrieval_ranks(similarity, image_of_caption)
+@pytest.mark.parametrize("image_of_caption", [[0, 0, 0], [0, 1], [0, 1, 2], [0, 1, -1]])
+def test_ranks_need_an_image_per_caption_and_a_caption_per_image(image_of_caption: list[int]) -> None:
+    with pytest.raises(ValueError, match="one of the 2 images for each of the 3 captions"):
+        retrieval_ranks(torch.ones(2, 3), torch.tensor(image_of_caption))
 
 
-def test_minimal_pairs_are_counted_one_by_one() -> None:
+def test_nan_has_no_rank() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        retrieval_ranks(torch.full((2, 2), torch.nan), torch.tensor([0, 1]))
+
+
+def test_minimal_pair_accuracy_agrees_with_counting() -> None:
     similarity = torch.rand(12, 12, generator=torch.Generator().manual_seed(0))
-    similarity[4, 5] = similarity[4, 4]  # a tie, which is no choice
+    similarity[4, 5] = similarity[4, 4]  # a tie counts as wrong
     image_hits = [similarity[i, i] > similarity[i, i ^ 1] for i in range(12)]
     caption_hits = [similarity[i, i] > similarity[i ^ 1, i] for i in range(12)]
     accuracy = minimal_pair_accuracy(similarity)
@@ -355,18 +310,18 @@ def test_minimal_pairs_are_counted_one_by_one() -> None:
     }
 
 
-def test_the_first_answer_may_be_true_without_being_the_own_one() -> None:
+def test_metrics_with_truth_by_hand() -> None:
     red, blue = (Thing("circle", colour, "small", "top") for colour in ("red", "blue"))
     scenes = [(red,), (red, blue._replace(place="left")), (blue,)]
     captions = [["a red circle"], ["a circle"], ["a blue circle"]]
-    similarity = torch.tensor([[0.1, 0.9, 0.0], [0.9, 0.1, 0.0], [0.1, 0.0, 0.9]])  # the first two exchanged
+    similarity = torch.tensor([[0.1, 0.9, 0.0], [0.9, 0.1, 0.0], [0.1, 0.0, 0.9]])  # the first two are exchanged
     metrics = metrics_with_truth(similarity, scenes, captions)
     for direction, values in metrics.items():
         assert values["R@1"] == pytest.approx(100 / 3)
         assert values["fits"] == 100
         assert values["ceiling"] == ceiling(scenes, captions)[direction]
-    # True of images 0, 1 and 2 are two captions, three and two. Image 0 has both first, image 1 has all, image 2 has
-    # first a true one, "a blue circle", and then a false one, "a red circle".
+    # Two captions are true of image 0, three of image 1, two of image 2. Images 0 and 1 rank all of them first. Image 2
+    # ranks a true one first and then a false one, "a red circle".
     assert metrics["image_to_text"]["R-precision"] == pytest.approx(100 * (1 + 1 + 1 / 2) / 3)
     # "a red circle" is true of two images, "a circle" of all three, "a blue circle" of two.
     assert metrics["text_to_image"]["truth_oracle"] == pytest.approx(100 * (1 / 2 + 1 / 3 + 1 / 2) / 3)
@@ -374,9 +329,9 @@ def test_the_first_answer_may_be_true_without_being_the_own_one() -> None:
     assert worst["text_to_image"]["fits"] == pytest.approx(100 * 1 / 3)  # only "a circle" fits what is first, image 0
 
 
-def test_what_fits_is_counted_as_by_hand_on_random_scores() -> None:
+def test_metrics_with_truth_agree_with_fits_on_random_scores() -> None:
     generator = random.Random(0)
-    scenes = [draw_scene_at_random(generator) for _ in range(30)]
+    scenes = [sample_scene(generator) for _ in range(30)]
     captions = [
         [f"a {scene[0].shape}", f"a {scene[-1].colour} {scene[-1].shape}".replace("a o", "an o")] for scene in scenes
     ]
@@ -393,57 +348,70 @@ def test_what_fits_is_counted_as_by_hand_on_random_scores() -> None:
             assert metrics[way][name] == pytest.approx(value), (way, name)
 
 
-def test_the_table_names_every_number() -> None:
+def test_the_table_shows_every_number() -> None:
     metrics = retrieval_metrics(torch.eye(4), torch.arange(4))
-    accuracy = minimal_pair_accuracy(torch.eye(4))
     truth = {"ceiling": 99.9, "truth_oracle": 88.8, "fits": 77.7, "R-precision": 22.2, "mAP@R": 11.1}
-    known = {name: {**values, **truth} for name, values in metrics.items()}
-    known["intervals"] = {name: {"R@1": [12.3, 45.6]} for name in metrics}
-    held_out = {"image_to_text": 66.6, "text_to_image": 55.5, "images": 3}
-    zero_shot = {"accuracy": 87.6, "chance": 2.1, "images": 1}
-    folds = {"folds": 5, **metrics}
-    rest = {"held_out": held_out, "minimal_pairs": {"colours": accuracy}, "zero_shot": zero_shot, "folds": folds}
-    text = table({**metrics, "exact": known, **rest})
-    for number in ("99.9", "88.8", "77.7", "22.2", "11.1", "12.3-45.6"):
+    scenes = {direction: {**values, **truth} for direction, values in metrics.items()}
+    scenes["intervals"] = {direction: {"R@1": [12.3, 45.6]} for direction in metrics}
+    result = {
+        **scenes,
+        "exact": metrics,
+        "folds": {"folds": 5, **metrics},
+        "held_out": {"image_to_text": 66.6, "text_to_image": 55.5, "images": 3},
+        "minimal_pairs": {"colours": minimal_pair_accuracy(torch.eye(4))},
+        "zero_shot": {"accuracy": 87.6, "chance": 2.1, "images": 1},
+    }
+    lines = table(result).splitlines()
+    assert len({len(line) for line in lines[:7]}) == 1  # the columns are aligned
+    assert len(lines) == 10
+    text = "\n".join(lines)
+    for number in ("99.9", "88.8", "77.7", "22.2", "11.1", "12.3-45.6", "5 folds"):
         assert text.count(number) == 2
     for words in ("3 images", "66.6", "55.5", "2 minimal pairs, colours exchanged", "1 image of one thing", "87.6"):
         assert words in text
-    assert text.count("5 folds") == 2
-    assert len({len(line) for line in text.splitlines()[:7]}) == 1  # the columns stand below each other
-    assert len(text.splitlines()) == 10
     assert len(table(metrics).splitlines()) == 3
     assert "ceiling" not in table(metrics)
-    known = table({**metrics, "known_words": {"text_to_image": 44.4, "share": 33.3}}).splitlines()[-1]
-    assert "33.3 %" in known
-    assert "44.4" in known
+    known = {"known_words": {"text_to_image": 44.4, "share": 33.3}}
+    assert re.search("33.3 %.*44.4", table(metrics | known).splitlines()[-1])
 
 
-def test_a_split_of_scenes_has_every_metric(sixty_scenes: Path, untrained_run: Path) -> None:
-    result = evaluate_split(load_checkpoint(untrained_run / "last.pt"), sixty_scenes, "test", folds=3)
+@pytest.fixture(scope="module")
+def checkpoint(untrained_run: Path) -> dict:
+    return load_checkpoint(untrained_run / "last.pt")
+
+
+@pytest.fixture(scope="module")
+def dataset(sixty_scenes: Path) -> ImageTextDataset:
+    return ImageTextDataset(*read_captions(sixty_scenes, "test"), image_size=64)
+
+
+def test_a_split_of_scenes_has_every_metric(sixty_scenes: Path, checkpoint: dict) -> None:
+    result = evaluate_split(checkpoint, sixty_scenes, "test", folds=3)
     recalls = {"R@1", "R@5", "R@10", "median_rank", "mean_rank", "chance"}
     for part, names in (
         (result, {"fits", "ceiling", "truth_oracle", "R-precision", "mAP@R"}),
         (result["folds"], set()),
     ):
-        for way in evaluation.DIRECTIONS:
+        for way in DIRECTIONS:
             assert set(part[way]) == recalls | names
     assert result["folds"]["text_to_image"]["chance"] == 100 / 20
     for part in (result, result["exact"]):
         for way, bounds in part["intervals"].items():
             assert all(low <= part[way][name] <= high for name, (low, high) in bounds.items())
     assert set(result["minimal_pairs"]) == {"colours", "sides"}
+    assert json.loads(json.dumps(result)) == result
 
 
 def test_single_things_are_classified_by_their_colour_and_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, list[str]] = {}
-    monkeypatch.setattr(evaluation, "encode_classes", lambda *given: asked.update(given[2]) or torch.eye(48))
+    prompts: dict[str, list[str]] = {}
+    monkeypatch.setattr(report, "encode_classes", lambda *given: prompts.update(given[2]) or torch.eye(48))
     tokenizer = WordTokenizer.build([f"a {colour} {shape}" for colour in COLOURS for shape in SHAPES])
     star, cross = Thing("star", "orange", "large", "top"), Thing("cross", "pink", "small", "left")
     scenes = [(star,), (star, cross), (cross,), (cross,), (cross,)]
     classify_single_things(None, tokenizer, torch.zeros(5, 48), scenes)
-    assert asked["orange star"] == ["an orange star", "there is an orange star", "a star that is orange"]
-    as_star, as_cross = (torch.eye(48)[list(asked).index(name)] for name in ("orange star", "pink cross"))
-    # Of the single things two are told right; one is taken for a star, and a cross comes next; one is no choice.
+    assert prompts["orange star"] == ["an orange star", "there is an orange star", "a star that is orange"]
+    as_star, as_cross = (torch.eye(48)[list(prompts).index(name)] for name in ("orange star", "pink cross"))
+    # Of the four single things two are right, one is a cross that is taken for a star, and one is a tie.
     features = torch.stack([as_star, as_cross, as_cross, 2 * as_star + as_cross, as_star + as_cross])
     found = classify_single_things(None, tokenizer, features, scenes)
     assert found == {"accuracy": 50, "chance": 100 / 48, "images": 4}
@@ -452,7 +420,7 @@ def test_single_things_are_classified_by_their_colour_and_shape(monkeypatch: pyt
 
 
 def test_a_split_without_truth_has_intervals_and_known_words(
-    sixty_scenes: Path, untrained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sixty_scenes: Path, checkpoint: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = json.loads((sixty_scenes / "annotations" / "captions_test.json").read_text())
     content["images"] = [{"id": image["id"], "file_name": image["file_name"]} for image in content["images"]]
@@ -460,45 +428,78 @@ def test_a_split_without_truth_has_intervals_and_known_words(
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "captions_test.json").write_text(json.dumps(content))
     (tmp_path / "images").symlink_to(sixty_scenes / "images")
-    of_captions = torch.eye(60).repeat_interleave(len(LEVELS), dim=0)
-    of_captions[0] = 0  # all are found but the one with the unknown word
-    monkeypatch.setattr(evaluation, "encode_images", lambda *_: torch.eye(60))
-    monkeypatch.setattr(evaluation, "encode_texts", lambda *_: of_captions)
-    result = evaluate_split(load_checkpoint(untrained_run / "last.pt"), tmp_path, "test")
+    text_features = torch.eye(60).repeat_interleave(len(LEVELS), dim=0)
+    text_features[0] = 0  # every caption is right except the one with the unknown word
+    monkeypatch.setattr(report, "encode_images", lambda *_: torch.eye(60))
+    monkeypatch.setattr(report, "encode_texts", lambda *_: text_features)
+    result = evaluate_split(checkpoint, tmp_path, "test")
     assert set(result) == {"image_to_text", "text_to_image", "intervals", "known_words"}
     share = pytest.approx(100 * (1 - 1 / (60 * len(LEVELS))))
     assert result["known_words"] == {"text_to_image": 100, "share": share}
     assert result["text_to_image"]["R@1"] == share
 
 
-def test_json_alone_is_one_object_and_the_same(
-    sixty_scenes: Path, untrained_run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = ["--checkpoint", str(untrained_run), "--data", str(sixty_scenes)]
-    assert evaluation.main([*given, "--json"]) == 0
-    alone = json.loads(capsys.readouterr().out)
-    assert evaluation.main(given) == 0
-    *lines, last = capsys.readouterr().out.splitlines()
-    assert json.loads(last) == alone
-    assert "\n".join(lines) == table(alone)
-    assert alone == evaluate_split(load_checkpoint(untrained_run / "last.pt"), sixty_scenes, "test")
+def test_training_captions_that_are_wrong_on_purpose_are_not_evaluated(checkpoint: dict, tmp_path: Path) -> None:
+    write_scenes(tmp_path / "noisy", {"train": 40, "val": 5, "test": 5}, difficulty=Difficulty(wrong=0.5))
+    with pytest.raises(InputError, match="wrong on purpose"):
+        evaluate_split(checkpoint, tmp_path / "noisy", "train")
 
 
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        (["--folds", "61"], "1 to 60 folds of 60 images, not 61"),
-        (["--folds", "0"], "1 to 60 folds"),
-        (["--index", "features.npz"], "say what to look for with --query"),
-        (["--folds", "5", "--query", "a circle"], "leave it out with --query"),
-        (["--split", "none"], "there is no split 'none'"),
-    ],
-)
-def test_what_cannot_be_asked_is_said(
-    sixty_scenes: Path, untrained_run: Path, capsys: pytest.CaptureFixture[str], given: list[str], words: str
+def test_a_checkpoint_is_evaluated_at_its_largest_image_size() -> None:
+    assert image_size_of({"recipe": {"image_size": 48}}) == 48
+    assert image_size_of({"recipe": {"image_size": [32, 64]}}) == 64
+
+
+def test_search_ranks_all_images_by_their_cosine(
+    checkpoint: dict, dataset: ImageTextDataset, sixty_scenes: Path
 ) -> None:
-    assert evaluation.main(["--checkpoint", str(untrained_run), "--data", str(sixty_scenes), *given]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert len(printed.err.splitlines()) == 1
-    assert words in printed.err
+    model, tokenizer = restore_model(checkpoint)
+    with torch.no_grad():
+        query = F.normalize(model.text_encoder(*tokenizer(["a red circle"])), dim=1)[0]
+        images = F.normalize(model.image_encoder(torch.stack([item["image"] for item in dataset])), dim=1)
+    expected = {path: float(image @ query) for path, image in zip(dataset.image_paths, images, strict=True)}
+    found = search_images(checkpoint, sixty_scenes, "test", "a red circle", top=100)
+    assert dict(found) == pytest.approx(expected, abs=1e-5)
+    assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
+    assert search_images(checkpoint, sixty_scenes, "test", "a red circle", top=3) == found[:3]
+
+
+def test_a_query_needs_a_known_word(checkpoint: dict, sixty_scenes: Path) -> None:
+    _, tokenizer = restore_model(checkpoint)
+    assert unknown_words(tokenizer, "A zebra, a red ZEBRA and a panda") == ["zebra", "panda"]
+    for query, top, words in (("zebra", 5, "knows no word"), (" ... ", 5, "knows no word"), ("a star", 0, "not 0")):
+        with pytest.raises(InputError, match=words):
+            search_images(checkpoint, sixty_scenes, "test", query, top)
+
+
+def test_zero_shot_normalises_each_prompt_before_the_mean(checkpoint: dict, dataset: ImageTextDataset) -> None:
+    model, tokenizer = restore_model(checkpoint)
+    with torch.no_grad():  # prompts then have features of very different lengths
+        model.text_encoder.sentence_projection.bias.mul_(50)
+    prompts = {"red": ["a red circle", "there is a red star"], "blue": ["a blue circle"]}
+    scores = zero_shot(model, tokenizer, dataset, prompts)
+    images = encode_images(model, dataset)
+    red = F.normalize(encode_texts(model, tokenizer, prompts["red"]).sum(0), dim=0)
+    blue = encode_texts(model, tokenizer, prompts["blue"])[0]
+    torch.testing.assert_close(scores, torch.stack([images @ red, images @ blue], dim=1))
+    for wrong in ([], "a red circle", ["zebra"]):
+        with pytest.raises(InputError, match="the class 'red' needs a list of prompts"):
+            zero_shot(model, tokenizer, dataset, {"red": wrong})
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_linear_probe_reads_what_is_linear_and_nothing_else() -> None:
+    features = normal(600, 10)
+    linear, product = features[:, 0] > 0.3, features[:, 0] * features[:, 1] > 0
+    for labels, low, high in ((torch.stack([linear, linear, ~linear], dim=1), 90, 100), (product[:, None], 35, 65)):
+        assert low < linear_probe(features[:400], labels[:400], features[400:], labels[400:]) < high
+
+
+def test_a_linear_probe_is_invariant_to_linear_maps_of_the_features() -> None:
+    features, labels = normal(300, 6), normal(300, 4) > 0
+    changed = features @ normal(6, 6) + 3
+    accuracies = [linear_probe(x[:200], labels[:200], x[200:], labels[200:]) for x in (features, changed)]
+    assert accuracies[0] == pytest.approx(accuracies[1])

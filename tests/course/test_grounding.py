@@ -13,7 +13,7 @@ from helpers.data import ImageTextDataset, read_captions
 from helpers.encoders import DualEncoder
 from helpers.grounding import covered, pointing_accuracy, region_scores
 from helpers.runs import load_checkpoint, restore_model
-from helpers.scenes.render import COLOURS, PLACES, SHAPES, SIZES, Scene, Thing, draw, read_truth, write_scenes
+from helpers.scenes.render import COLOURS, PLACES, SHAPES, SIZES, Scene, Thing, read_truth, render_scene, write_scenes
 from helpers.text import WordTokenizer
 from helpers.training import train
 
@@ -47,7 +47,7 @@ def overlapped(span: tuple[int, int], grid: int) -> Tensor:
 def test_covered_regions_are_those_of_the_drawn_box(shape: str, size: str, scale: float) -> None:
     for place in PLACES:
         thing = Thing(shape, "black", size, place)
-        ink = pil_to_tensor(draw((thing,), Centred(), scale))[0] < 255  # [64, 64]
+        ink = pil_to_tensor(render_scene((thing,), Centred(), scale))[0] < 255  # [64, 64]
         rows, columns = (ink.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
         for grid in (1, 2, 4):
             # A pixel at the edge may be only touched, so the box without its edge is the least there must be.
@@ -118,7 +118,7 @@ def drawn(folder: Path, scenes: list[Scene]) -> ImageTextDataset:
     """A dataset of these scenes."""
     paths = [folder / f"{number}.png" for number in range(len(scenes))]
     for path, scene in zip(paths, scenes, strict=True):
-        draw(scene, Centred()).save(path)
+        render_scene(scene, Centred()).save(path)
     return ImageTextDataset(paths, ["a scene"] * len(paths), 64)
 
 
