@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from helpers.losses import at_least_float32, check_features, check_temperature, in_full_precision
 
@@ -26,7 +25,6 @@ class NormalizeRows(torch.autograd.Function):
         return rows
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_rows: Tensor) -> tuple[Tensor, Tensor]:
         rows, scale, length = ctx.saved_tensors
         grad_length = (grad_rows * rows).sum(1, keepdim=True) / length  # [batch, 1]
@@ -96,8 +94,11 @@ class BlockwiseLogSumExp(torch.autograd.Function):
         return (row_max + row_sum.log2()) / LOG2_E, (column_max + column_sum.log2()) / LOG2_E, matched / LOG2_E
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_row_lse: Tensor, grad_column_lse: Tensor, grad_matched: Tensor) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "the blockwise loss has no second derivative; use contrastive_loss for create_graph=True"
+            )
         a, b, row_max, row_sum, column_max, column_sum = ctx.saved_tensors
         row_weight = (grad_row_lse / row_sum).to(a.dtype)  # dividing by the sum turns exponentials into a softmax
         column_weight = (grad_column_lse / column_sum).to(a.dtype)
