@@ -96,9 +96,7 @@ class BlockwiseLogSumExp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_row_lse: Tensor, grad_column_lse: Tensor, grad_matched: Tensor) -> tuple[Any, ...]:
         if torch.is_grad_enabled():
-            raise RuntimeError(
-                "the blockwise loss has no second derivative; use contrastive_loss for create_graph=True"
-            )
+            raise RuntimeError("the blockwise loss cannot be differentiated twice; use contrastive_loss instead")
         a, b, row_max, row_sum, column_max, column_sum = ctx.saved_tensors
         row_weight = (grad_row_lse / row_sum).to(a.dtype)  # dividing by the sum turns exponentials into a softmax
         column_weight = (grad_column_lse / column_sum).to(a.dtype)

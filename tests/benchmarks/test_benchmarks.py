@@ -65,9 +65,8 @@ def test_the_losses_are_measured_in_time_and_memory_and_a_step_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-    main = importlib.import_module("loss").main
-    steps = ["--step", "1024", "1024", "--step", "1024", "64"]
-    assert main(["--out", str(tmp_path), "--pairs", "2048", "--dim", "16", "--rounds", "1", *steps]) == 0
+    loss = importlib.import_module("loss")
+    loss.run(tmp_path, {2048: 1}, alone=[2048], steps=[(1024, 1024), (1024, 64)], dim=16)
     report = json.loads((tmp_path / "loss.json").read_text())
     (row,) = report["results"]
     assert row["pairs"] == 2048
@@ -79,8 +78,6 @@ def test_the_losses_are_measured_in_time_and_memory_and_a_step_in_parts(
     assert in_parts["memory_mb"] < whole["memory_mb"] / 4
     assert str(tmp_path) not in (tmp_path / "loss.json").read_text()
     assert (tmp_path / "loss.md").read_text() in capsys.readouterr().out
-    assert main(["--out", str(tmp_path), "--pairs", "1"]) == 2
-    assert "2 or more" in capsys.readouterr().err
 
 
 @pytest.mark.long
