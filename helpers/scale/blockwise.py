@@ -130,7 +130,7 @@ def blockwise_contrastive_loss(
     """Compute :func:`helpers.losses.contrastive_loss`, value and gradients, without its matrix of similarities.
 
     Memory grows with ``batch * dim`` instead of ``batch ** 2``. It takes four matrix products instead of three, and
-    cannot be differentiated twice. Arguments and errors are those of :func:`helpers.losses.contrastive_loss`.
+    cannot be differentiated twice. Arguments and errors are as for :func:`helpers.losses.contrastive_loss`.
     """
     check_features(image_features, text_features)
     check_temperature(temperature)

@@ -46,7 +46,7 @@ def shard_loader(
     epoch: int = 0,
     workers: int = 0,
 ) -> DataLoader:
-    """Load this rank's batches of one epoch, in an order that depends only on the seed, the epoch and who reads.
+    """Load this rank's batches of one epoch, in an order that the seed, the epoch, ranks and workers determine.
 
     The shards are shuffled, then divided among the ranks and their workers; each worker shuffles its pairs in a buffer
     of 1,000 and makes its own batches. A run resumes at the start of an epoch. Give all shards the same number of
@@ -54,7 +54,7 @@ def shard_loader(
     """
     readers = world().size * max(1, workers)
     if not shards or len(shards) % readers:
-        raise InputError(f"{len(shards)} shards cannot be shared equally by {readers} readers (ranks x workers)")
+        raise InputError(f"the number of shards ({len(shards)}) must be a multiple of ranks times workers ({readers})")
     order = f"{seed}/{epoch}"
     pipeline = wds.DataPipeline(
         wds.SimpleShardList([str(shard) for shard in shards], seed=order),

@@ -102,7 +102,7 @@ def largest_errors(pairs: int, dim: int) -> dict[str, float]:
 
 
 class Parts(Sequence):
-    """A batch of random images and captions, of which each part is generated when it is used."""
+    """A batch of random images and captions; each part is generated when it is used."""
 
     def __init__(self, pairs: int, size: int) -> None:
         self.sizes = [min(size, pairs - start) for start in range(0, pairs, size)]
