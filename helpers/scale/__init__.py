@@ -1,7 +1,6 @@
 """Large batches: the loss without its matrix, cached gradients, several processes, shards, and what each costs."""
 
 from helpers.scale.blockwise import blockwise_contrastive_loss as blockwise_contrastive_loss
-from helpers.scale.costs import kept_for_backward as kept_for_backward
 from helpers.scale.distributed import local_contrastive_loss as local_contrastive_loss
 from helpers.scale.distributed import process_group as process_group
 from helpers.scale.distributed import rank_slice as rank_slice

@@ -1,6 +1,7 @@
 """The contrastive loss without its matrix: block by block, in the forward and in the backward pass."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -8,138 +9,132 @@ from torch import Tensor
 
 from helpers.losses import at_least_float32, check_features, check_temperature, in_full_precision
 
+BLOCK_ROWS = 256  # with 16,384 columns a block takes 16 MB, which fits into a processor's cache
+LOG2_E = 1 / math.log(2)  # exp(x) == exp2(LOG2_E * x), and exp2 takes half the time of exp
+SAFE_EXPONENT = 60.0  # 2**60, and sums of millions of them, fit float32
 
-class RowsOfLength(torch.autograd.Function):
-    """``length * F.normalize(features, dim=1)``, with a backward pass that takes one tensor of this size, not four."""
+
+class NormalizeRows(torch.autograd.Function):
+    """``length * F.normalize(features, dim=1)``, whose backward pass allocates one tensor of that size, not four."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, length: Tensor) -> Tensor:
         scale = length / features.norm(dim=1, keepdim=True).clamp_min(1e-12)  # [batch, 1]
-        rows = features * scale
+        rows = features * scale  # [batch, dim]
         ctx.save_for_backward(rows, scale, length)
         return rows
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad_rows: Tensor) -> tuple[Tensor, Tensor]:
         rows, scale, length = ctx.saved_tensors
-        along = (gradient * rows).sum(1, keepdim=True) / length  # [batch, 1], of the gradient along its row
-        return torch.addcmul(gradient, rows, along / length, value=-1).mul_(scale), along.sum()
+        grad_length = (grad_rows * rows).sum(1, keepdim=True) / length  # [batch, 1]
+        grad_features = torch.addcmul(grad_rows, rows, grad_length / length, value=-1).mul_(scale)  # [batch, dim]
+        return grad_features, grad_length.sum()
 
 
-BLOCK = 256  # rows of the matrix that are held at a time; with 16,384 columns these are 16 MB, which a cache can hold
-BITS = 1 / math.log(2)  # a nat in bits: powers of two take half the time of powers of e
-MILD = 60.0  # bits; powers of two of up to so many, and sums of very many of them, are well inside float32
+def logit_blocks(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield the rows of each block, its logits ``LOG2_E * a[rows] @ b.T``, and a second buffer of their shape.
 
-
-def two_blocks(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Room for two blocks of ``a @ b.T``, filled again and again: asking the system for it anew takes time."""
-    return a.new_empty(min(BLOCK, len(a)), len(b)), a.new_empty(min(BLOCK, len(a)), len(b))
-
-
-def powers(logits: Tensor, row_tops: Tensor, column_tops: Tensor, room: Tensor, mild: bool) -> tuple[Tensor, Tensor]:
-    """Two to the power of the logits below their row's top, and below their column's; the logits are overwritten.
-
-    Where all are mild no top is taken off, and one tensor is both.
+    Both are views of two buffers that every block uses again, since allocating them takes time.
     """
-    if mild:
+    logits, buffer = (a.new_empty(min(BLOCK_ROWS, len(a)), len(b)) for _ in range(2))  # [block, columns] each
+    for start in range(0, len(a), BLOCK_ROWS):
+        rows = slice(start, min(start + BLOCK_ROWS, len(a)))
+        block = slice(0, rows.stop - rows.start)
+        yield rows, torch.mm(LOG2_E * a[rows], b.T, out=logits[block]), buffer[block]
+
+
+def exponentials(
+    logits: Tensor, row_max: Tensor, column_max: Tensor, buffer: Tensor, safe: bool
+) -> tuple[Tensor, Tensor]:
+    """Return ``exp2(logits - row_max)`` and ``exp2(logits - column_max)``, overwriting the logits and the buffer.
+
+    Where the logits are safe no maximum is subtracted, and both are the same tensor.
+    """
+    if safe:
         return logits.exp2_(), logits
-    return torch.sub(logits, row_tops[:, None], out=room).exp2_(), logits.sub_(column_tops).exp2_()
+    return torch.sub(logits, row_max[:, None], out=buffer).exp2_(), logits.sub_(column_max).exp2_()
 
 
 class BlockwiseLogSumExp(torch.autograd.Function):
-    """Log-sum-exp of each row and each column of ``a @ b.T``, of which no more than ``BLOCK`` rows are ever held.
+    """Log-sum-exp of each row and each column of ``a @ b.T``, holding at most ``BLOCK_ROWS`` rows of it at a time.
 
-    ``BlockwiseLogSumExp.apply(a [rows, dim], b [columns, dim], first)`` gives ``[rows]``, ``[columns]``, and the
-    matched logits ``[rows]``: row i belongs to column ``first + i``. All are float64, since a small loss is the
-    difference of large logits.
+    ``BlockwiseLogSumExp.apply(a [rows, dim], b [columns, dim], first)`` returns the log-sum-exps of the ``[rows]`` and
+    of the ``[columns]``, and the matched logits ``[rows]``, where row i matches column ``first + i``. All three are
+    float64, because a small loss is the difference of large logits.
 
-    No logit is larger than the longest row of a times that of b, which for features of length 1 is one over the
-    temperature. From a temperature of about 0.024 up one power of two then serves both directions. When it is colder,
-    each needs its own: a row is done within its block; a column runs through all blocks with its largest logit so far
-    and the sum of the powers below it, which shrinks whenever a larger logit comes.
+    A row is complete within its block. A column is not: it keeps its largest logit so far and the sum of the
+    exponentials below it, which shrinks when a larger logit arrives. Where no logit can exceed ``SAFE_EXPONENT`` (for
+    features of length 1, at temperatures above 0.024) no maximum is needed, and one exponential serves both directions.
 
-    The backward pass computes each block again: the gradient of a logit is its softmax in its row and in its column,
-    each times what this row or column receives, and at a match what that receives besides.
+    The backward pass computes each block again. The gradient of a logit is its softmax within its row and within its
+    column, each times the gradient of that log-sum-exp.
 
-    Source: Milakov and Gimelshein, 2018, "Online normalizer calculation for softmax", algorithm 3; computed again in
-    the backward pass as by Cheng et al., 2024, "Breaking the Memory Barrier" (Inf-CL).
+    Source: Milakov and Gimelshein, 2018, "Online normalizer calculation for softmax", algorithm 3; recomputation as in
+    Cheng et al., 2024, "Breaking the Memory Barrier" (Inf-CL).
     """
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, first: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        mild = bool(a.norm(dim=1).max() * b.norm(dim=1).max() * BITS < MILD)
-        row_tops, column_tops = a.new_zeros(len(a)), b.new_full((len(b),), 0.0 if mild else -torch.inf)
-        row_sums, column_sums, matched = (a.new_zeros(n, dtype=torch.float64) for n in (len(a), len(b), len(a)))
-        rooms = two_blocks(a, b)
-        with torch.autocast(a.device.type, enabled=False):  # half the digits are not enough for a softmax
-            for start in range(0, len(a), BLOCK):
-                rows = slice(start, start + BLOCK)
-                logits, room = (room[: len(a[rows])] for room in rooms)  # [block, columns] each
-                torch.mm(BITS * a[rows], b.T, out=logits)
-                matched[rows] = logits.diagonal(first + start)
-                if not mild:
-                    row_tops[rows] = logits.amax(1)
-                    before, column_tops = column_tops, torch.maximum(column_tops, logits.amax(0))
-                    column_sums.mul_((before - column_tops).exp2_())
-                of_rows, of_columns = powers(logits, row_tops[rows], column_tops, room, mild)
-                row_sums[rows] = of_rows.sum(1).double()
-                column_sums.add_(of_columns.sum(0))
-        ctx.save_for_backward(a, b, row_tops, row_sums, column_tops, column_sums)
-        ctx.first, ctx.mild = first, mild
-        return (row_tops + row_sums.log2()) / BITS, (column_tops + column_sums.log2()) / BITS, matched / BITS
+        safe = bool(a.norm(dim=1).max() * b.norm(dim=1).max() * LOG2_E < SAFE_EXPONENT)
+        row_max, column_max = a.new_zeros(len(a)), b.new_full((len(b),), 0.0 if safe else -torch.inf)
+        row_sum, column_sum, matched = (a.new_zeros(n, dtype=torch.float64) for n in (len(a), len(b), len(a)))
+        with in_full_precision(a):
+            for rows, logits, buffer in logit_blocks(a, b):
+                matched[rows] = logits.diagonal(first + rows.start)
+                if not safe:
+                    row_max[rows] = logits.amax(1)
+                    previous_max, column_max = column_max, torch.maximum(column_max, logits.amax(0))
+                    column_sum.mul_((previous_max - column_max).exp2_())
+                row_exp, column_exp = exponentials(logits, row_max[rows], column_max, buffer, safe)
+                row_sum[rows] = row_exp.sum(1).double()
+                column_sum.add_(column_exp.sum(0))
+        ctx.save_for_backward(a, b, row_max, row_sum, column_max, column_sum)
+        ctx.first, ctx.safe = first, safe
+        return (row_max + row_sum.log2()) / LOG2_E, (column_max + column_sum.log2()) / LOG2_E, matched / LOG2_E
 
     @staticmethod
-    def backward(ctx: Any, to_rows: Tensor, to_columns: Tensor, to_matched: Tensor) -> tuple[Tensor, Tensor, None]:
-        if torch.is_grad_enabled():  # only with create_graph=True
-            raise RuntimeError(
-                "the blockwise loss has no second derivative, since it keeps no graph of its gradient; "
-                "use contrastive_loss where create_graph=True is needed"
-            )
-        a, b, row_tops, row_sums, column_tops, column_sums = ctx.saved_tensors
-        # Divided by the sums, so that a power becomes a softmax.
-        received = (to_rows / row_sums, to_columns / column_sums, to_matched)
-        to_rows, to_columns, to_matched = (given.to(a.dtype) for given in received)
-        a_gradient, b_gradient = torch.empty_like(a), torch.zeros_like(b)
-        rooms = two_blocks(a, b)
-        with torch.autocast(a.device.type, enabled=False):
-            for start in range(0, len(a), BLOCK):
-                rows = slice(start, start + BLOCK)
-                logits, room = (room[: len(a[rows])] for room in rooms)  # [block, columns] each
-                torch.mm(BITS * a[rows], b.T, out=logits)
-                of_rows, of_columns = powers(logits, row_tops[rows], column_tops, room, ctx.mild)
-                gradient = torch.mul(of_rows, to_rows[rows, None], out=room).addcmul_(of_columns, to_columns)
-                # Matches apart: among thousands of small terms, a large one would round them all.
-                matches = gradient.diagonal(ctx.first + start)
-                own = slice(ctx.first + start, ctx.first + start + len(logits))
-                to_match = (matches + to_matched[rows])[:, None]  # [block, 1]
-                matches.zero_()
-                a_gradient[rows] = (gradient @ b).addcmul_(to_match, b[own])
-                b_gradient.addmm_(gradient.T, a[rows])
-                b_gradient[own].addcmul_(to_match, a[rows])
-        return a_gradient, b_gradient, None
+    def backward(ctx: Any, grad_row_lse: Tensor, grad_column_lse: Tensor, grad_matched: Tensor) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("the blockwise loss cannot be differentiated twice; use contrastive_loss instead")
+        a, b, row_max, row_sum, column_max, column_sum = ctx.saved_tensors
+        row_weight = (grad_row_lse / row_sum).to(a.dtype)  # dividing by the sum turns exponentials into a softmax
+        column_weight = (grad_column_lse / column_sum).to(a.dtype)
+        grad_matched = grad_matched.to(a.dtype)
+        grad_a, grad_b = torch.empty_like(a), torch.zeros_like(b)
+        with in_full_precision(a):
+            for rows, logits, buffer in logit_blocks(a, b):
+                row_exp, column_exp = exponentials(logits, row_max[rows], column_max, buffer, ctx.safe)
+                grad_logits = torch.mul(row_exp, row_weight[rows, None], out=buffer).addcmul_(column_exp, column_weight)
+                # The matches are added separately: one large term among thousands of small ones would round them off.
+                diagonal = grad_logits.diagonal(ctx.first + rows.start)
+                grad_match = (diagonal + grad_matched[rows])[:, None]  # [block, 1]
+                diagonal.zero_()
+                matches = slice(ctx.first + rows.start, ctx.first + rows.stop)
+                grad_a[rows] = (grad_logits @ b).addcmul_(grad_match, b[matches])
+                grad_b.addmm_(grad_logits.T, a[rows])
+                grad_b[matches].addcmul_(grad_match, a[rows])
+        return grad_a, grad_b, None
 
 
-def scaled_sides(image_features: Tensor, text_features: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
-    """Both sides in float32 at least, texts of length 1, images of ``1 / temperature``: their products are logits."""
-    images, texts = at_least_float32(image_features), at_least_float32(text_features)
+def scaled_features(images: Tensor, texts: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Images of length ``1 / temperature`` and texts of length 1, whose products are the logits, in float32 or more."""
+    images, texts = at_least_float32(images), at_least_float32(texts)
     logit_scale = torch.as_tensor(1 / temperature, dtype=images.dtype, device=images.device).reshape(())
-    return RowsOfLength.apply(images, logit_scale), RowsOfLength.apply(texts, torch.ones_like(logit_scale))
+    return NormalizeRows.apply(images, logit_scale), NormalizeRows.apply(texts, torch.ones_like(logit_scale))
 
 
 def blockwise_contrastive_loss(
     image_features: Tensor, text_features: Tensor, temperature: float | Tensor = 0.07
 ) -> Tensor:
-    """:func:`contrastive_loss`, value and gradients, without ever holding the matrix of all similarities.
+    """Compute :func:`helpers.losses.contrastive_loss`, value and gradients, without its matrix of similarities.
 
-    Memory grows with ``batch * dim``, not with ``batch ** 2``. It takes four matrix products, of which one is the
-    matrix computed again for the backward pass. It cannot be differentiated twice.
-
-    Args, returns and raises as :func:`contrastive_loss`; and ``RuntimeError`` for ``create_graph=True``.
+    Memory grows with ``batch * dim`` instead of ``batch ** 2``. It takes four matrix products instead of three, and
+    cannot be differentiated twice. Arguments and errors are as for :func:`helpers.losses.contrastive_loss`.
     """
     check_features(image_features, text_features)
     check_temperature(temperature)
-    with in_full_precision(image_features):
-        images, texts = scaled_sides(image_features, text_features, temperature)
-        of_images, of_texts, matched = BlockwiseLogSumExp.apply(images, texts)  # [batch] each
-    loss = ((of_images - matched).mean() + (of_texts - matched).mean()) / 2
+    images, texts = scaled_features(image_features, text_features, temperature)
+    image_lse, text_lse, matched = BlockwiseLogSumExp.apply(images, texts)  # [batch] each
+    loss = ((image_lse - matched).mean() + (text_lse - matched).mean()) / 2
     return loss.to(texts.dtype)

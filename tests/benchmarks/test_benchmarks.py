@@ -29,6 +29,25 @@ def test_loader_report_compares_three_loaders(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.long
+def test_the_losses_are_measured_in_time_and_memory_and_a_step_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loss = benchmark("loss", monkeypatch)
+    loss.run(tmp_path, {2048: 1}, alone=[2048], steps=[(1024, 1024), (1024, 64)], dim=16)
+    report = json.loads((tmp_path / "loss.json").read_text())
+    (row,) = report["results"]
+    assert row["pairs"] == 2048
+    assert row["ratio_of_time_to"].keys() == {"open_clip", "four products"}
+    assert all(ratio > 0 for ratio in row["ratio_of_time_to"].values())
+    assert row["ratio_of_memory_to"]["open_clip"] < 0.5
+    assert report["largest_error"]["blockwise"] < 2e-6
+    whole, in_parts = report["steps"]
+    assert in_parts["memory_mb"] < whole["memory_mb"] / 4
+    assert str(tmp_path) not in (tmp_path / "loss.json").read_text()
+    assert (tmp_path / "loss.md").read_text() in capsys.readouterr().out
+
+
+@pytest.mark.long
 def test_training_report_has_every_variant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = benchmark("training", monkeypatch)
     few = {name: module.VARIANTS[name] for name in (module.OURS, "AdamW alone, 0.001")}

@@ -1,11 +1,9 @@
 """Several processes against one: the same loss, the same gradients, the same weights after training."""
 
-import itertools
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,15 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from helpers.data import EpochBatches
 from helpers.encoders import DualEncoder
 from helpers.files import InputError
 from helpers.losses import contrastive_loss
 from helpers.scale.distributed import (
-    RankBatches,
     World,
+    broadcast,
     gather_features,
     local_contrastive_loss,
+    mean_over_ranks,
+    parse_device,
     process_group,
     rank_slice,
     world,
@@ -32,8 +31,8 @@ BATCH, STEPS = 8, 20
 TEMPERATURES = (0.07, 0.2, 1.0)
 
 
-def batch_of_features(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Pairs that match a little. Where they match well, float32 itself is less exact than is asked for here."""
+def sample_features(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Pairs that match a little. Where they match well, float32 itself is less exact than these tests require."""
     images, texts = torch.randn(2, 64, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return images.to(dtype), (texts + images / 3).to(dtype)
 
@@ -52,18 +51,16 @@ class Learner(nn.Module):
         return self.loss(*self.model(images, token_ids, padding), self.temperature(0.0))
 
 
-def train(learner: nn.Module, here: World) -> list[float]:
-    """The loss of each step. By SGD: AdamW makes a whole step of a gradient that is nothing but rounding."""
+def train(learner: nn.Module, ranks: World) -> list[float]:
+    """The loss of each step, by SGD: AdamW would make a full step of a gradient that is only rounding."""
     generator = torch.Generator().manual_seed(2)
     images = torch.randn(4 * BATCH, 3, 32, 32, generator=generator)
     token_ids = torch.randint(2, 20, (4 * BATCH, 6), generator=generator)
     optimizer = torch.optim.SGD(learner.parameters(), lr=0.02, momentum=0.9)
-    batches, losses = RankBatches(EpochBatches(4 * BATCH, BATCH, seed=1), here), []
-    for step in range(STEPS):
-        if step % len(batches) == 0:
-            batches.set_epoch(step // len(batches))
-            rows_of_epoch = list(batches)
-        rows = rows_of_epoch[step % len(batches)]
+    losses = []
+    for _ in range(STEPS):
+        batch = torch.randperm(4 * BATCH, generator=generator)[:BATCH].tolist()
+        rows = rank_slice(batch, ranks.rank, ranks.size)
         loss = learner(images[rows], token_ids[rows], torch.zeros(len(rows), 6, dtype=torch.bool))
         optimizer.zero_grad()
         loss.backward()
@@ -72,187 +69,137 @@ def train(learner: nn.Module, here: World) -> list[float]:
     return losses
 
 
-def work(rank: int, size: int, folder: str) -> None:
-    """What one of several processes does, and writes down."""
+def run_rank(rank: int, size: int, folder: str) -> None:
+    """Run one of several processes and save its results."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": Path(folder, "port").read_text()}
     torch.set_num_threads(1)
-    found: dict = {}
-    with process_group() as here:
+    result: dict = {}
+    with process_group() as ranks:
         for dtype in (torch.float32, torch.float64):
             for temperature in TEMPERATURES:
                 images, texts = (
-                    rank_slice(side, rank, size).clone().requires_grad_() for side in batch_of_features(dtype)
+                    rank_slice(side, rank, size).clone().requires_grad_() for side in sample_features(dtype)
                 )
                 learned = torch.tensor(temperature, dtype=dtype, requires_grad=True)
                 loss = local_contrastive_loss(images, texts, learned)
                 loss.backward()
-                found[dtype, temperature] = [loss.detach(), learned.grad, images.grad, texts.grad]
-        mine = torch.full((2, 3), float(rank), requires_grad=True)
-        gathered = gather_features(mine)
+                result[dtype, temperature] = [loss.detach(), learned.grad, images.grad, texts.grad]
+        rows = torch.full((2, 3), float(rank), requires_grad=True)
+        gathered = gather_features(rows)
         (gathered * (rank + 1) * torch.arange(1.0, 2 * size + 1)[:, None]).sum().backward()
-        found["gathered"], found["gradient of gathered"] = gathered.detach(), mine.grad
+        result["gathered"], result["gradient of gathered"] = gathered.detach(), rows.grad
+        result["broadcast"] = broadcast({"from": rank})
+        result["mean"] = mean_over_ranks({"rank": torch.tensor(float(rank)), "one": torch.tensor(1.0)})
         learner = DistributedDataParallel(Learner(local_contrastive_loss), find_unused_parameters=True)
-        found["losses"], found["weights"] = train(learner, here), learner.module.state_dict()
-    torch.save(found, Path(folder, f"{rank}.pt"))
-
-
-def free_port() -> str:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return str(taken.getsockname()[1])
+        result["losses"], result["weights"] = train(learner, ranks), learner.module.state_dict()
+    torch.save(result, Path(folder, f"{rank}.pt"))
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.long)], ids=["two ranks", "four ranks"])
-def found_by_ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    """What each of several processes has found."""
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """The results of each rank."""
     folder = tmp_path_factory.mktemp("ranks")
-    (folder / "port").write_text(free_port())
-    torch.multiprocessing.spawn(work, (request.param, str(folder)), nprocs=request.param)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        (folder / "port").write_text(str(free.getsockname()[1]))
+    torch.multiprocessing.spawn(run_rank, (request.param, str(folder)), nprocs=request.param)
     return [torch.load(folder / f"{rank}.pt") for rank in range(request.param)]
 
 
 @pytest.fixture(scope="module")
-def alone() -> tuple[list[float], dict[str, Tensor]]:
-    """Losses and weights of the same training in one process, by the plain loss."""
+def one_process() -> tuple[list[float], dict[str, Tensor]]:
+    """Losses and weights of the same training in one process, with the plain loss."""
     learner = Learner(contrastive_loss)
     return train(learner, World()), learner.state_dict()
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
-def test_loss_and_gradients_are_those_of_one_process(found_by_ranks, dtype, tolerance, temperature) -> None:
-    images, texts = (side.requires_grad_() for side in batch_of_features(torch.float64))
+def test_loss_and_gradients_equal_those_of_one_process(results, dtype, tolerance, temperature) -> None:
+    images, texts = (side.requires_grad_() for side in sample_features(torch.float64))
     learned = torch.tensor(temperature, dtype=torch.float64, requires_grad=True)
     loss = contrastive_loss(images, texts, learned)
     loss.backward()
-    losses, temperatures, *features = zip(*(found[dtype, temperature] for found in found_by_ranks), strict=True)
-    size = len(found_by_ranks)
+    losses, temperatures, *features = zip(*(result[dtype, temperature] for result in results), strict=True)
+    size = len(results)
     averaged = [sum(losses) / size, sum(temperatures) / size, *(torch.cat(side) / size for side in features)]
-    for ours, theirs in zip(averaged, (loss.detach(), learned.grad, images.grad, texts.grad), strict=True):
-        assert float((ours - theirs).abs().max() / theirs.abs().max()) < tolerance
+    for ours, expected in zip(averaged, (loss.detach(), learned.grad, images.grad, texts.grad), strict=True):
+        assert float((ours - expected).abs().max() / expected.abs().max()) < tolerance
 
 
-def test_gathered_features_keep_the_order_of_ranks_and_every_ranks_gradient(found_by_ranks) -> None:
-    size = len(found_by_ranks)
-    for rank, found in enumerate(found_by_ranks):
-        assert torch.equal(found["gathered"], torch.arange(float(size)).repeat_interleave(2)[:, None].expand(-1, 3))
-        of_all_ranks = size * (size + 1) / 2  # each rank's loss is weighed by its number
-        expected = of_all_ranks * torch.tensor([2.0 * rank + 1, 2.0 * rank + 2])[:, None].expand(-1, 3)
-        assert torch.equal(found["gradient of gathered"], expected)
+def test_gathered_features_are_in_rank_order_and_sum_the_gradients_of_all_ranks(results) -> None:
+    size = len(results)
+    for rank, result in enumerate(results):
+        assert torch.equal(result["gathered"], torch.arange(float(size)).repeat_interleave(2)[:, None].expand(-1, 3))
+        sum_of_weights = size * (size + 1) / 2  # rank r weighs its loss by r + 1
+        expected = sum_of_weights * torch.tensor([2.0 * rank + 1, 2.0 * rank + 2])[:, None].expand(-1, 3)
+        assert torch.equal(result["gradient of gathered"], expected)
 
 
-def test_after_training_the_weights_are_those_of_one_process(found_by_ranks, alone) -> None:
-    losses, weights = alone
+def test_every_rank_gets_the_value_of_rank_0_and_the_mean(results) -> None:
+    for result in results:
+        assert result["broadcast"] == {"from": 0}
+        assert result["mean"] == {"rank": (len(results) - 1) / 2, "one": 1.0}
+
+
+def test_training_ends_with_the_weights_of_one_process(results, one_process) -> None:
+    losses, weights = one_process
     assert losses[-1] < 0.8 * losses[0]
-    for step, of_ranks in enumerate(zip(*(found["losses"] for found in found_by_ranks), strict=True)):
-        assert sum(of_ranks) / len(of_ranks) == pytest.approx(losses[step], rel=1e-5)
-    for found in found_by_ranks:
+    for step, rank_losses in enumerate(zip(*(result["losses"] for result in results), strict=True)):
+        assert sum(rank_losses) / len(rank_losses) == pytest.approx(losses[step], rel=1e-5)
+    for result in results:
         for name, weight in weights.items():
-            torch.testing.assert_close(found["weights"][name], weight, rtol=0, atol=1e-5)
+            torch.testing.assert_close(result["weights"][name], weight, rtol=0, atol=1e-5)
 
 
-def test_alone_nothing_is_joined_and_the_loss_is_the_plain_one() -> None:
-    images, texts = batch_of_features(torch.float32)
-    with process_group() as here:
-        assert here == World(rank=0, size=1, local_rank=0)
+def test_one_process_joins_nothing() -> None:
+    images, texts = sample_features(torch.float32)
+    with process_group() as ranks:
+        assert ranks == World(rank=0, size=1, local_rank=0)
         assert not torch.distributed.is_initialized()
         assert gather_features(images) is images
+        assert broadcast("value") == "value"
+        assert mean_over_ranks({"loss": torch.tensor(2.0)}) == {"loss": 2.0}
         torch.testing.assert_close(local_contrastive_loss(images, texts, 0.1), contrastive_loss(images, texts, 0.1))
 
 
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    return monkeypatch
-
-
-def test_torchrun_says_who_is_who(environment) -> None:
-    assert world() == World(0, 1, 0)
+def test_a_rank_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
-        environment.setenv(name, value)
+        monkeypatch.setenv(name, value)
     assert world() == World(rank=5, size=8, local_rank=1)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert parse_device("cuda") == torch.device("cuda", 1)  # each process takes its own GPU
 
 
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2, WORLD_SIZE=2"),
-        ({"RANK": "0"}, "says RANK=0, which is no process"),
-        ({"WORLD_SIZE": "2"}, "start them with torchrun"),
-        ({"RANK": "first", "WORLD_SIZE": "2"}, "RANK=first"),
-    ],
-)
-def test_an_environment_that_is_none_is_refused_in_words(environment, given: dict[str, str], words: str) -> None:
-    for name, value in given.items():
-        environment.setenv(name, value)
-    with pytest.raises(InputError, match=words):
-        world()
-
-
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_the_parts_of_all_ranks_make_each_batch_again(size: int) -> None:
-    whole = EpochBatches(50, 12, seed=4)
-    parts = [RankBatches(EpochBatches(50, 12, seed=4), World(rank, size)) for rank in range(size)]
-    for batches in (whole, *parts):
-        batches.set_epoch(3, first_batch=1)
-    assert all(len(batches) == len(whole) for batches in parts)
-    again = [list(itertools.chain(*of_ranks)) for of_ranks in zip(*parts, strict=True)]
-    assert again == list(whole)
-    assert len(again) == 3
+def test_a_device_that_is_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert parse_device("cpu") == torch.device("cpu")
+    assert parse_device("cuda") == torch.device("cuda", 0)
+    assert parse_device("cuda:1") == torch.device("cuda", 1)
+    for name in ("tpu", "meta", "cuda:x", "cuda:", ""):
+        with pytest.raises(InputError, match="choose cpu, cuda, or one of several GPUs"):
+            parse_device(name)
+    with pytest.raises(InputError, match="needs 3 GPUs, and PyTorch finds 2"):
+        parse_device("cuda:2")
 
 
 @pytest.mark.parametrize(("batch_size", "advice"), [(12, "such as 10"), (3, "such as 5")])
-def test_a_batch_that_cannot_be_shared_is_refused_in_words(batch_size: int, advice: str) -> None:
+def test_a_batch_that_cannot_be_shared_equally_is_refused(batch_size: int, advice: str) -> None:
     with pytest.raises(InputError, match=f"a batch of {batch_size} pairs cannot be shared equally by 5.*{advice}"):
-        RankBatches(EpochBatches(50, batch_size), World(0, 5))
-
-
-DYING = """
-import os, sys, torch
-from helpers.scale.distributed import local_contrastive_loss, process_group
-with process_group() as here:
-    for step in range(1000):
-        if here.rank == 1 and step == 3:
-            print("rank 1: the disk is full", file=sys.stderr, flush=True)
-            os._exit(3)
-        local_contrastive_loss(torch.randn(4, 8).requires_grad_(), torch.randn(4, 8).requires_grad_()).backward()
-"""
+        rank_slice(range(batch_size), 0, 5)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("size", [2, 4])
-def test_a_rank_that_dies_ends_the_others_with_a_message(tmp_path: Path, size: int) -> None:
-    (tmp_path / "dying.py").write_text(DYING)
-    ports = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(size)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, tmp_path / "dying.py"],
-            env=os.environ | ports | {"RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    said = [process.communicate(timeout=120)[1] for process in ranks]
-    assert [process.returncode for process in ranks] == [3 if rank == 1 else 1 for rank in range(size)], said
-    assert "the disk is full" in said[1]
-    for rank in set(range(size)) - {1}:
-        assert f"rank {rank} of {size} stops: another process has ended" in said[rank]
-        assert "Traceback" not in said[rank]
-
-
-@pytest.mark.long
-def test_torchrun_starts_it(tmp_path: Path) -> None:
+def test_torchrun_starts_two_ranks(tmp_path: Path) -> None:
     (tmp_path / "two.py").write_text(
         "import torch\n"
-        "from helpers.scale.distributed import local_contrastive_loss, process_group\n"
-        "with process_group() as here:\n"
-        "    torch.manual_seed(here.rank)\n"
-        "    print(here.size, float(local_contrastive_loss(torch.randn(4, 8), torch.randn(4, 8))))\n"
+        "from helpers.scale import local_contrastive_loss, process_group\n"
+        "with process_group() as ranks:\n"
+        "    torch.manual_seed(ranks.rank)\n"
+        "    print(ranks.size, float(local_contrastive_loss(torch.randn(4, 8), torch.randn(4, 8))))\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    ran = subprocess.run([*command, tmp_path / "two.py"], capture_output=True, text=True, timeout=120)
-    assert ran.returncode == 0, ran.stderr
-    assert sorted(line[:2] for line in ran.stdout.splitlines()) == ["2 ", "2 "]
+    done = subprocess.run([*command, tmp_path / "two.py"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert sorted(line[:2] for line in done.stdout.splitlines()) == ["2 ", "2 "]

@@ -1,4 +1,4 @@
-"""A step in parts against one graph over the whole batch, everything random switched on."""
+"""A step in parts against one graph over the whole batch, with dropout on."""
 
 from collections.abc import Callable
 
@@ -12,11 +12,11 @@ from helpers.scale.blockwise import blockwise_contrastive_loss
 from helpers.scale.gradient_cache import gradient_cached_step
 from helpers.temperature import LearnedTemperature
 
-SIZES = (3, 4, 2)  # of the parts
+PART_SIZES = (3, 4, 2)
 
 
 class Learner(nn.Module):
-    """A dual encoder with all its dropouts and a learned temperature, in float64; a batch in parts; a loss."""
+    """A dual encoder with dropout and a learned temperature, in float64, with a batch in parts and a loss."""
 
     def __init__(self, dropout: float = 0.3) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Learner(nn.Module):
                 torch.randint(2, 20, (size, 6)),
                 torch.arange(6).expand(size, 6) > 4,
             )
-            for size in SIZES
+            for size in PART_SIZES
         ]
 
     def encode(self, part: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -51,7 +51,7 @@ def cached(learner: Learner) -> Tensor:
 
 
 def whole_batch(learner: Learner) -> Tensor:
-    """One graph over all parts, encoded in turn."""
+    """One graph over all parts, encoded one after the other."""
     features = [learner.encode(part) for part in learner.parts]
     value = learner.loss(*map(torch.cat, zip(*features, strict=True)))
     value.backward()
@@ -59,8 +59,7 @@ def whole_batch(learner: Learner) -> Tensor:
 
 
 def naively_accumulated(learner: Learner) -> Tensor:
-    """As a public trainer accumulates: for each part the whole loss again, its own features with a graph. Without any
-    replay, what is random is drawn anew; here nothing is."""
+    """A common way to accumulate: compute the full loss once per part, with a graph for the features of that part."""
     with torch.no_grad():
         features = [learner.encode(part) for part in learner.parts]
     for index, part in enumerate(learner.parts):
@@ -71,33 +70,33 @@ def naively_accumulated(learner: Learner) -> Tensor:
 
 
 def losses_of_parts(learner: Learner) -> Tensor:
-    """The losses of the parts, each weighed by its size: negatives from its own part alone."""
-    values = [learner.loss(*learner.encode(part)) * size for part, size in zip(learner.parts, SIZES, strict=True)]
-    value = sum(values) / sum(SIZES)
+    """The mean loss of the parts, weighted by their sizes; negatives come from the same part only."""
+    values = [learner.loss(*learner.encode(part)) * size for part, size in zip(learner.parts, PART_SIZES, strict=True)]
+    value = sum(values) / sum(PART_SIZES)
     value.backward()
     return value.detach()
 
 
 def largest_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
-    """Relative to the largest gradient of each parameter; both must reach the same parameters."""
+    """The largest difference relative to the largest gradient of each parameter; both have the same parameters."""
     assert ours.keys() == theirs.keys()
     return max(float((ours[name] - theirs[name]).abs().max() / theirs[name].abs().max()) for name in ours)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_gradients_are_those_of_the_whole_batch(dropout: float) -> None:
+def test_gradients_equal_those_of_the_whole_batch(dropout: float) -> None:
     learner = Learner(dropout).train()
     value, gradients = learner.gradients(cached)
     expected_value, expected = learner.gradients(whole_batch)
     assert "temperature.log_logit_scale" in gradients
     assert value == pytest.approx(expected_value, rel=1e-12)
     assert largest_difference(gradients, expected) < 1e-10
-    if dropout:  # other draws would have been seen
+    if dropout:  # negative control: other dropout changes the gradients
         _, others = learner.gradients(whole_batch, seed=3)
         assert largest_difference(others, expected) > 0.01
 
 
-def test_in_float32_they_agree_within_a_millionth_of_the_largest() -> None:
+def test_in_float32_gradients_agree_within_a_millionth_of_the_largest() -> None:
     learner = Learner().float().train()
     learner.parts = [(images.float(), *text) for images, *text in learner.parts]
     _, gradients = learner.gradients(cached)
@@ -107,27 +106,27 @@ def test_in_float32_they_agree_within_a_millionth_of_the_largest() -> None:
         assert float((gradient - expected[name]).abs().max()) < 1e-6 * largest, name
 
 
-def test_naive_accumulation_gives_as_many_times_the_temperatures_gradient_as_there_are_parts() -> None:
+def test_naive_accumulation_multiplies_the_gradient_of_the_temperature_by_the_number_of_parts() -> None:
     learner = Learner(dropout=0.0)
     _, expected = learner.gradients(whole_batch)
     _, naive = learner.gradients(naively_accumulated)
     _, ours = learner.gradients(cached)
     name = "temperature.log_logit_scale"
-    assert float(naive[name] / expected[name]) == pytest.approx(len(SIZES))
+    assert float(naive[name] / expected[name]) == pytest.approx(len(PART_SIZES))
     assert float(ours[name] / expected[name]) == pytest.approx(1)
     del naive[name], expected[name]
-    assert largest_difference(naive, expected) < 1e-10  # the encoders' gradients are right, so nobody notices
+    assert largest_difference(naive, expected) < 1e-10  # the gradients of the encoders are right
 
 
-def test_losses_of_the_parts_are_another_loss() -> None:
+def test_the_mean_loss_of_the_parts_is_another_loss() -> None:
     learner = Learner(dropout=0.0)
     value, expected = learner.gradients(whole_batch)
-    value_of_parts, of_parts = learner.gradients(losses_of_parts)
+    value_of_parts, gradients_of_parts = learner.gradients(losses_of_parts)
     assert value_of_parts < 0.8 * value  # fewer negatives
-    assert largest_difference(of_parts, expected) > 0.1
+    assert largest_difference(gradients_of_parts, expected) > 0.1
 
 
-def test_the_random_numbers_after_a_step_go_on_as_after_the_first_pass() -> None:
+def test_random_numbers_after_a_step_continue_as_after_one_pass() -> None:
     learner = Learner().train()
     torch.manual_seed(2)
     cached(learner)
@@ -139,22 +138,16 @@ def test_the_random_numbers_after_a_step_go_on_as_after_the_first_pass() -> None
     assert torch.equal(after, torch.rand(3))
 
 
-def test_gradients_are_added_to_those_that_are_there() -> None:
+def test_gradients_are_added_to_grad() -> None:
     learner = Learner(dropout=0.0)
     _, once = learner.gradients(cached)
     cached(learner)
     assert all(torch.allclose(p.grad, 2 * once[n]) for n, p in learner.named_parameters() if p.grad is not None)
 
 
-def test_it_takes_the_blockwise_loss() -> None:
+def test_it_works_with_the_blockwise_loss() -> None:
     learner = Learner().train()
     _, expected = learner.gradients(cached)
     learner.loss = lambda images, texts: blockwise_contrastive_loss(images, texts, learner.temperature(0.0))
     _, gradients = learner.gradients(cached)
     assert largest_difference(gradients, expected) < 1e-10
-
-
-def test_no_parts_are_refused_in_words() -> None:
-    learner = Learner()
-    with pytest.raises(ValueError, match="there are no parts"):
-        gradient_cached_step(learner.encode, [], learner.loss)
