@@ -1,11 +1,11 @@
 """What a regularizer really does: how much it can distinguish, how hard it pulls, and where it ends on its own."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from helpers.data import ImageTextDataset
 from helpers.encoders import BatchViews, DualEncoder
@@ -79,14 +79,9 @@ def regularizer_report(
             matrices = term.similarities(views) if term.similarities else []
             ranks = [int(torch.linalg.matrix_rank(matrix.detach())) for matrix in matrices]
             alone, alone_recall = reach_alone(term, views, temperature, steps)
-            row = {
-                "name": name,
-                "value": value.item(),
-                "ranks": ranks or None,
-                "alone": alone,
-                "alone_recall": alone_recall,
-            }
-            rows.append(row | relative_norms(gradients(model, value), main_gradients))
+            row = {"name": name, "value": value.item(), "ranks": ranks or None}
+            row |= relative_norms(gradients(model, value), main_gradients)
+            rows.append(row | {"alone": alone, "alone_recall": alone_recall})
     return rows
 
 
@@ -98,14 +93,12 @@ def gradients(model: DualEncoder, value: Tensor) -> dict[str, Tensor]:
 
 
 def relative_norms(of_term: dict[str, Tensor], of_main: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the norms of a term's gradients over the norms of the main loss's: all, each encoder, each layer."""
-
-    def norm(named: dict[str, Tensor], prefix: str) -> float:
-        names = [name for name in of_main if name.startswith(prefix) and name in named]
-        return math.sqrt(sum(float(named[name].square().sum()) for name in names))
+    """Return the norm of a term's gradient over the norm of the main loss's: of all, each encoder, each layer."""
 
     def ratio(prefix: str) -> float:
-        return norm(of_term, prefix) / norm(of_main, prefix)
+        names = [name for name in of_main if name.startswith(prefix)]
+        own, main = [of_term[name] for name in names if name in of_term], [of_main[name] for name in names]
+        return float(get_total_norm(own) / get_total_norm(main))
 
     layers = dict.fromkeys(".".join(name.split(".")[:2]) for name in of_main)
     return {

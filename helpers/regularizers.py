@@ -241,7 +241,8 @@ def soft_target_regularization(image_features: Tensor, text_features: Tensor, te
     with torch.no_grad():
         alike = cosine_similarities(image_features, image_features) + cosine_similarities(text_features, text_features)
         targets = torch.softmax(alike / 2 / temperature, dim=1)  # [pair, pair]
-    return (F.cross_entropy(logits_per_image, targets) + F.cross_entropy(logits_per_image.T, targets)) / 2
+    loss_images, loss_texts = (F.cross_entropy(logits, targets) for logits in (logits_per_image, logits_per_image.T))
+    return (loss_images + loss_texts) / 2
 
 
 def remove_mean(
