@@ -40,8 +40,7 @@ def similarities_with_parts(
         plain = cosines(views)[0]
         parts = [torch.stack(list(REGULARIZERS[name].similarities(views))).mean(0) for name in names]
         rows.append((plain, sum(parts, start=plain)))
-    plain, summed = (torch.cat(side) for side in zip(*rows, strict=True))
-    return plain, summed
+    return tuple(torch.cat(blocks) for blocks in zip(*rows, strict=True))
 
 
 def regularizer_report(
@@ -59,8 +58,7 @@ def regularizer_report(
         One row for the main loss, as the baseline, and one for each name:
 
         - ``name``, and ``value``, the term on this batch.
-        - ``ranks`` of the matrices ``[image, text]`` that the term compares, or None: how many independent things each
-          matrix can distinguish.
+        - ``ranks`` of the term's matrices ``[image, text]``, or None: how many independent things each distinguishes.
         - ``gradient``, ``image_gradient``, ``text_gradient``, ``layers``: the norm of the term's gradient over the norm
           of the main loss's gradient, for all parameters, for each encoder and for each layer by name. Parameters
           without a gradient of the main loss are left out.

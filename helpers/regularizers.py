@@ -1,7 +1,7 @@
 """Regularizers: terms added to the contrastive loss, each with a name for the command line.
 
-Each function takes features first and the temperature last; ``REGULARIZERS`` says which features each term gets. Terms
-made of several contrastive losses are means, so chance is ``ln(batch)``; only ``multi_scale`` is a weighted sum.
+``REGULARIZERS`` says which features of a batch each term gets. Terms made of several contrastive losses are means, so
+that chance is ``ln(batch)``; only ``multi_scale`` is a sum.
 """
 
 import difflib
@@ -39,7 +39,7 @@ def multi_scale_regularization(
 ) -> Tensor:
     """Return ``sum_k weights[k] * contrastive_loss(image_scales[k], text_scales[k], temperature)``.
 
-    Scale k of the images is aligned with scale k of the texts, each ``[batch, dim_k]``. No weights means all ones.
+    Scale k of images and texts is ``[batch, dim_k]``. Without ``weights`` all are 1.
 
     Source: the core idea of Gao et al., 2022, "PyramidCLIP: Hierarchical Feature Alignment for Vision-language Model
     Pretraining".
@@ -105,8 +105,8 @@ def token_wise_regularization(regions: Tensor, words: Tensor, padding: Tensor, t
     """Return a contrastive loss in which each word looks for its region, and each region for its word.
 
     One vector per image and one per text cannot say which word describes which region. Here images rank texts by the
-    first matrix of :func:`token_wise_similarities` (FILIP), texts rank images by the second. Row i of ``words`` belongs
-    to image i. Time and memory grow with ``batch ** 2 * regions * length``.
+    first matrix of :func:`token_wise_similarities`, and texts rank images by the second. Time and memory grow with
+    ``batch ** 2 * regions * length``.
     """
     of_regions, of_words = token_wise_similarities(regions, words, padding)  # [image, text] each
     labels = torch.arange(len(regions), device=regions.device)
@@ -120,7 +120,6 @@ def pyramid_regularization(
 
     The mean of all regions is compared with the sentence, each quarter of the image with phrases, each region with
     words. It is the slowest term: in groups of 16 pairs a step takes 1.6 times as long, with token-wise 1.4 times.
-
     Regions ``[batch, regions, dim]`` form a square grid of 2 x 2, 4 x 4, 6 x 6, ... in reading order. Sentences
     ``[batch, dim]``, phrases and words ``[batch, length, dim]``, padding bool ``[batch, length]``.
 
@@ -232,8 +231,8 @@ def label_smoothing_regularization(image_features: Tensor, text_features: Tensor
 def soft_target_regularization(image_features: Tensor, text_features: Tensor, temperature: Number = 0.07) -> Tensor:
     """Return the cross entropy of features ``[batch, dim]`` against what the model finds similar, in both directions.
 
-    The targets of row i are the softmax of the mean image-image and text-text cosine over the temperature, so similar
-    pairs are not pushed apart. They carry no gradient. The minimum is their mean entropy.
+    The targets are the softmax of the mean of image-image and text-text cosines over the temperature, without gradient:
+    similar pairs are not pushed apart. The minimum is the mean entropy of the targets.
 
     Source: Gao et al., 2024, "SoftCLIP", its softened targets, here from the features themselves.
     """
