@@ -1,5 +1,6 @@
 """Encoders: turn an image and a text into one feature vector each, and into features of scales and of parts."""
 
+import math
 import random
 from functools import cached_property
 
@@ -14,10 +15,7 @@ SMALLEST = 32  # pixels per side
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution, group norm, ReLU.
-
-    Group norm, not batch norm: an image's features then do not depend on which images it shares a batch with.
-    """
+    """Convolution, group norm, ReLU. With batch norm, an image's features would depend on the rest of its batch."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> None:
         padding = 1 if kernel == 3 else 0
@@ -40,8 +38,7 @@ class ImageEncoder(nn.Module):
         self.down1 = ConvBlock(32, 64, kernel=3, stride=2)
         self.residual = ConvBlock(64, 64, kernel=3)
         self.down2 = ConvBlock(64, 128, kernel=3, stride=2)
-        # One projection per scale: the mean of the whole image, 2 x 2 regions, and all 4 x 4 regions.
-        self.grids = (1, 2, GRID)
+        self.grids = (1, 2, GRID)  # the scales: the mean of the whole image, 2 x 2 regions, and all 4 x 4 regions
         self.projections = nn.ModuleList(nn.Linear(128 * grid * grid, dim) for grid in self.grids)
 
     def region_map(self, images: Tensor) -> Tensor:
@@ -114,6 +111,13 @@ class TextEncoder(nn.Module):
     def scales(self, token_ids: Tensor, padding: Tensor) -> list[Tensor]:
         """Return features ``[batch, dim]`` of the bag of words, of the phrases and of the sentence."""
         return TextViews(self, token_ids, padding).text_scales
+
+
+def pool_regions(regions: Tensor, grid: int) -> Tensor:
+    """Average the blocks of a square of regions: ``[batch, side * side, dim]`` to ``[batch, grid * grid, dim]``."""
+    side = math.isqrt(regions.shape[1])
+    blocks = regions.unflatten(1, (grid, side // grid, grid, side // grid))  # [batch, grid, rows, grid, columns, dim]
+    return blocks.mean((2, 4)).flatten(1, 2)
 
 
 class DualEncoder(nn.Module):
@@ -229,8 +233,7 @@ class BatchViews:
         self.image_views, self.text_views = image_views, text_views
 
     def __getattr__(self, name: str) -> Tensor | list[Tensor]:
-        views = self.image_views if hasattr(ImageViews, name) else self.text_views
-        return getattr(views, name)
+        return getattr(self.image_views if hasattr(ImageViews, name) else self.text_views, name)
 
     def with_texts(self, token_ids: Tensor, padding: Tensor) -> "BatchViews":
         """Return views of the same images, already computed features included, with other texts."""

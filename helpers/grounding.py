@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers.data import ImageTextDataset
-from helpers.encoders import GRID, DualEncoder
+from helpers.encoders import GRID, DualEncoder, pool_regions
 from helpers.files import InputError
-from helpers.regularizers import pool_regions
 from helpers.scenes.captions import Scene, Thing, describe, position
 from helpers.scenes.render import CELL, IMAGE_SIZE, RADIUS, outline
 from helpers.text import UNKNOWN, WordTokenizer, split_words

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers.diagnostics import uniformity
-from helpers.encoders import BatchViews
+from helpers.encoders import BatchViews, pool_regions
 from helpers.files import InputError
 from helpers.losses import (
     at_least_float32,
@@ -120,6 +120,7 @@ def pyramid_regularization(
 
     The mean of all regions is compared with the sentence, each quarter of the image with phrases, each region with
     words. It is the slowest term: in groups of 16 pairs a step takes 1.6 times as long, with token-wise 1.4 times.
+
     Regions ``[batch, regions, dim]`` form a square grid of 2 x 2, 4 x 4, 6 x 6, ... in reading order. Sentences
     ``[batch, dim]``, phrases and words ``[batch, length, dim]``, padding bool ``[batch, length]``.
 
@@ -131,13 +132,6 @@ def pyramid_regularization(
         token_wise_regularization(regions, words, padding, temperature),
     ]
     return torch.stack(terms).mean()
-
-
-def pool_regions(regions: Tensor, grid: int) -> Tensor:
-    """Average the blocks of a square of regions: ``[batch, side * side, dim]`` to ``[batch, grid * grid, dim]``."""
-    side = math.isqrt(regions.shape[1])
-    blocks = regions.unflatten(1, (grid, side // grid, grid, side // grid))  # [batch, grid, rows, grid, columns, dim]
-    return blocks.mean((2, 4)).flatten(1, 2)
 
 
 def pooled_to_one_regularization(image_features: Tensor, text_features: Tensor, temperature: Number = 0.07) -> Tensor:
