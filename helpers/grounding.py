@@ -58,8 +58,8 @@ def pointing_accuracy(
 ) -> dict[str, float]:
     """Measure the pointing game: whether the region that best matches a thing is one that the thing overlaps.
 
-    Each thing with a colour and shape unique in its scene is asked for as "a red circle". The score of
-    the middle word counts, whose phrase has all three words. ``dataset`` has the images of ``scenes`` in the same order.
+    Each thing with a colour and shape unique in its scene is asked for as "a red circle". The score of the middle word
+    counts, whose phrase has all three words. ``dataset`` has the images of ``scenes`` in the same order.
 
     Returns:
         ``accuracy`` and ``chance`` in percent, and ``things``, how many were asked for. Chance is the mean share of

@@ -282,11 +282,11 @@ def of_scales(scales: Callable[..., Sequence[Sequence[Tensor]]], weights: Sequen
     )
 
 
-def in_groups(term: Callable[..., Tensor], temperature: Number, *features: Tensor) -> Tensor:
+def in_groups(term: Callable[..., Tensor], temperature: Number, *inputs: Tensor) -> Tensor:
     """Return the mean over pairs of a term that compares only the pairs of a group; chance is ``ln(GROUP)``."""
-    groups = zip(*(side.split(GROUP) for side in features), strict=True)
+    groups = zip(*(side.split(GROUP) for side in inputs), strict=True)
     losses = [len(group[0]) * term(*group, temperature) for group in groups]
-    return sum(losses[1:], start=losses[0]) / len(features[0])
+    return sum(losses[1:], start=losses[0]) / len(inputs[0])
 
 
 # v are the views of a batch, t is the temperature.
@@ -331,7 +331,7 @@ def parse_regularizers(texts: Sequence[str]) -> tuple[dict[str, float], dict[str
         name, _, number = text.partition(":")
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-            raise InputError(f"there is no regularizer {name!r} (nearest: {nearest}); choose from {', '.join(known)}")
+            raise InputError(f"no regularizer {name!r}; did you mean {nearest!r}? Choose from {', '.join(known)}")
         if name in values:
             raise InputError(f"the regularizer {name} is given twice; give it once")
         try:

@@ -456,8 +456,8 @@ def test_names_and_weights() -> None:
 @pytest.mark.parametrize(
     ("texts", "words"),
     [
-        (["token-wise"], "no regularizer 'token-wise' (nearest: token_wise); choose from multi_scale, pyramid"),
-        (["word_droput:0.1"], "nearest: word_dropout"),
+        (["token-wise"], "no regularizer 'token-wise'; did you mean 'token_wise'? Choose from multi_scale, pyramid"),
+        (["word_droput:0.1"], "did you mean 'word_dropout'?"),
         (["multi_scale:x"], "needs a weight of 0 or above"),
         (["multi_scale:-1"], "needs a weight of 0 or above"),
         (["word_dropout"], "needs a rate from 0 to below 1, such as word_dropout:0.1"),
