@@ -4,17 +4,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.encoders import DualEncoder, ImageEncoder, TextEncoder
+from helpers.encoders import DualEncoder, ImageEncoder
 from helpers.text import WordTokenizer
 
 TEXTS = ["a red circle left of a blue square", "a blue square left of a red circle", "a star"]
 
 
 @pytest.fixture
-def text_encoder() -> tuple[TextEncoder, WordTokenizer]:
+def model() -> tuple[DualEncoder, tuple[Tensor, Tensor, Tensor]]:
     torch.manual_seed(0)
     tokenizer = WordTokenizer.build(TEXTS, max_length=12)
-    return TextEncoder(len(tokenizer), tokenizer.max_length, dim=16, dropout=0.5).eval(), tokenizer
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    return DualEncoder(len(tokenizer), tokenizer.max_length, dim=16, dropout=0.1), (images, *tokenizer(TEXTS))
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 64), (96, 80), (224, 224)])
@@ -33,118 +34,94 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
     torch.testing.assert_close(encoder(images)[:1], encoder(images[:1]))
 
 
-def test_small_or_misshapen_images_are_refused() -> None:
-    for shape in ((1, 3, 31, 64), (1, 1, 64, 64), (3, 64, 64)):
-        with pytest.raises(ValueError, match="from 32 pixels up"):
-            ImageEncoder()(torch.zeros(shape))
+def test_small_images_and_long_texts_are_refused() -> None:
+    model = DualEncoder(words=5, max_length=8)
+    with pytest.raises(ValueError, match="at least 32 pixels"):
+        model.image_encoder(torch.zeros(1, 3, 31, 64))
+    with pytest.raises(ValueError, match="at most 8 words"):
+        model.text_encoder(torch.ones(2, 9, dtype=torch.long), torch.zeros(2, 9, dtype=torch.bool))
 
 
-def test_padding_changes_no_text(text_encoder: tuple[TextEncoder, WordTokenizer]) -> None:
-    encoder, tokenizer = text_encoder
-    together, alone = tokenizer(TEXTS), tokenizer(TEXTS[2:])
-    assert torch.equal(encoder.scales(*together)[-1], encoder(*together))
-    for in_batch, by_itself in zip(encoder.scales(*together), encoder.scales(*alone), strict=True):
+def test_padding_changes_no_text(model: tuple) -> None:
+    encoder, (_, token_ids, padding) = model
+    encoder = encoder.text_encoder.eval()
+    together = encoder.scales(token_ids, padding)
+    assert torch.equal(together[-1], encoder(token_ids, padding))
+    alone = encoder.scales(token_ids[2:, :2], padding[2:, :2])  # the text of two words
+    for in_batch, by_itself in zip(together, alone, strict=True):
         torch.testing.assert_close(in_batch[2:], by_itself)
 
 
-def test_only_finer_scales_see_the_order_of_words(text_encoder: tuple[TextEncoder, WordTokenizer]) -> None:
-    encoder, tokenizer = text_encoder
-    words, phrases, sentence = encoder.scales(*tokenizer(TEXTS))
+def test_only_finer_scales_see_the_order_of_words(model: tuple) -> None:
+    encoder, (_, *texts) = model
+    words, phrases, sentence = encoder.text_encoder.eval().scales(*texts)
     torch.testing.assert_close(words[0], words[1])
     assert not torch.allclose(phrases[0], phrases[1], atol=1e-4)
     assert not torch.allclose(sentence[0], sentence[1], atol=1e-4)
 
 
-def test_dropout_acts_in_training_only(text_encoder: tuple[TextEncoder, WordTokenizer]) -> None:
-    encoder, tokenizer = text_encoder
-    batch = tokenizer(TEXTS)
-    assert torch.equal(encoder(*batch), encoder(*batch))
-    encoder.train()
-    assert not torch.equal(encoder(*batch), encoder(*batch))
+def test_dropout_acts_in_training_only(model: tuple) -> None:
+    encoder, (_, *texts) = model
+    assert not torch.equal(encoder.text_encoder(*texts), encoder.text_encoder(*texts))
+    encoder.eval()
+    assert torch.equal(encoder.text_encoder(*texts), encoder.text_encoder(*texts))
 
 
-def test_texts_longer_than_the_encoder_are_refused(text_encoder: tuple[TextEncoder, WordTokenizer]) -> None:
-    encoder, _ = text_encoder
-    with pytest.raises(ValueError, match="length up to 8"):
-        encoder(torch.ones(2, 9, dtype=torch.long), torch.zeros(2, 9, dtype=torch.bool))
-
-
-def test_both_sides_meet_in_one_space() -> None:
-    tokenizer = WordTokenizer.build(TEXTS)
-    model = DualEncoder(len(tokenizer), tokenizer.max_length, dim=16)
-    images = torch.randn(3, 3, 64, 64)
-    image_features, text_features = model(images, *tokenizer(TEXTS))
-    assert image_features.shape == text_features.shape == (3, 16)
-    image_scales, text_scales = model.scales(images, *tokenizer(TEXTS))
-    assert torch.equal(image_scales[-1], image_features)
-    assert torch.equal(text_scales[-1], text_features)
-    assert len(image_scales) == len(text_scales) == 3
-
-
-@pytest.fixture
-def model() -> tuple[DualEncoder, tuple[Tensor, Tensor, Tensor]]:
-    torch.manual_seed(0)
-    tokenizer = WordTokenizer.build(TEXTS, max_length=12)
-    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    return DualEncoder(len(tokenizer), tokenizer.max_length, dim=16, dropout=0.1), (images, *tokenizer(TEXTS))
-
-
-def test_views_are_what_the_encoders_give(model: tuple) -> None:
+def test_views_agree_with_the_encoders(model: tuple) -> None:
     encoder, batch = model
     encoder.eval()
     views = encoder.views(*batch)
     image_features, text_features = encoder(*batch)
     assert torch.equal(views.image_features, image_features)
     assert torch.equal(views.text_features, text_features)
-    for found, expected in zip((views.image_scales, views.text_scales), encoder.scales(*batch), strict=True):
-        assert len(found) == 3
-        assert all(map(torch.equal, found, expected))
+    assert all(map(torch.equal, views.image_scales, encoder.image_encoder.scales(batch[0])))
+    assert all(map(torch.equal, views.text_scales, encoder.text_encoder.scales(*batch[1:])))
+    assert image_features.shape == text_features.shape == (3, 16)
+    assert len(views.image_scales) == len(views.text_scales) == 3
+    assert torch.equal(views.image_scales[-1], image_features)
+    assert torch.equal(views.text_scales[-1], text_features)
     assert views.regions.shape == (3, 16, 16)
     assert views.words.shape == views.phrases.shape == (*batch[1].shape, 16)
     torch.testing.assert_close(views.regions.mean(1), views.image_scales[0])
-    spoken = ~batch[2]
+    used = ~batch[2]
     for row, bag, mean_phrase in zip(range(3), *views.text_scales[:2], strict=True):
-        torch.testing.assert_close(views.words[row, spoken[row]].mean(0), bag)
-        torch.testing.assert_close(views.phrases[row, spoken[row]].mean(0), mean_phrase)
+        torch.testing.assert_close(views.words[row, used[row]].mean(0), bag)
+        torch.testing.assert_close(views.phrases[row, used[row]].mean(0), mean_phrase)
 
 
-def test_regions_stand_in_reading_order(model: tuple) -> None:
+def test_regions_are_in_reading_order(model: tuple) -> None:
     encoder, batch = model
     views = encoder.views(*batch)
     first_row_last_column = encoder.image_encoder.projections[0](views.region_map[:, :, 0, 3])
     torch.testing.assert_close(views.regions[:, 3], first_row_last_column)
 
 
-def test_nothing_is_computed_before_it_is_asked_for_and_nothing_twice(
-    model: tuple, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    encoder, batch = model
+def test_each_view_is_computed_when_first_used_and_only_once(model: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, (images, token_ids, padding) = model
+    encoder.eval()
     calls: list[str] = []
 
     def counted(name: str, method: Callable) -> Callable:
         return lambda *arguments: calls.append(name) or method(*arguments)
 
-    for part, names in (
-        (encoder.image_encoder, ("region_map", "whole", "coarse_scales", "regions")),
-        (encoder.text_encoder, ("words", "sentence", "phrases", "coarse_scales")),
-    ):
-        for name in names:
-            monkeypatch.setattr(part, name, counted(name, getattr(part, name)))
-    views = encoder.views(*batch)
+    image_encoder, text_encoder = encoder.image_encoder, encoder.text_encoder
+    for part, name in ((image_encoder, "region_map"), (text_encoder, "words"), (text_encoder, "sentence")):
+        monkeypatch.setattr(part, name, counted(name, getattr(part, name)))
+    views = encoder.views(images, token_ids, padding)
     assert calls == []
-    assert views.image_features is views.image_features
-    assert views.text_features is views.text_features
-    assert calls == ["region_map", "whole", "words", "sentence"]
-    calls.clear()
+    for name in ("image_features", "text_features", "regions", "phrases", "words"):
+        assert getattr(views, name) is getattr(views, name)
     assert views.image_scales[-1] is views.image_features
     assert views.text_scales[-1] is views.text_features
-    assert views.regions is views.regions
-    assert views.phrases is views.phrases
-    assert sorted(calls) == ["coarse_scales", "coarse_scales", "phrases", "regions"]
+    assert calls == ["region_map", "words", "sentence"]
+    others = views.with_texts(token_ids.flip(0), padding.flip(0))
+    assert others.image_features is views.image_features
+    torch.testing.assert_close(others.text_features, views.text_features.flip(0))
+    assert calls == ["region_map", *["words", "sentence"] * 2]
 
 
-def test_views_draw_what_the_forward_pass_draws(model: tuple) -> None:
-    """So a run with a regularizer begins with the same main loss as a run without."""
+def test_views_sample_what_the_forward_pass_samples(model: tuple) -> None:
+    """A run with a regularizer therefore starts with the same main loss as a run without."""
     encoder, batch = model
     encoder.train()
     torch.manual_seed(3)
@@ -155,22 +132,22 @@ def test_views_draw_what_the_forward_pass_draws(model: tuple) -> None:
     assert torch.equal(views.text_features, text_features)
 
 
-def test_shortened_views_come_from_the_seed_and_differ_from_the_whole(model: tuple) -> None:
+def test_shortened_views_depend_on_the_seed_and_differ_from_the_complete_ones(model: tuple) -> None:
     encoder, batch = model
     encoder.eval()
     for name, whole in (("local_features", "image_features"), ("short_text_features", "text_features")):
-        drawn = []
+        features = []
         for seed in (0, 0, 1):
             torch.manual_seed(seed)
             views = encoder.views(*batch)
-            drawn.append(getattr(views, name))
-        assert drawn[0].shape == (3, 16)
-        assert torch.equal(drawn[0], drawn[1])
-        assert not torch.allclose(drawn[0], drawn[2])
-        assert not torch.allclose(drawn[0], getattr(views, whole), atol=1e-4)
+            features.append(getattr(views, name))
+        assert features[0].shape == (3, 16)
+        assert torch.equal(features[0], features[1])
+        assert not torch.allclose(features[0], features[2])
+        assert not torch.allclose(features[0], getattr(views, whole), atol=1e-4)
 
 
-def test_a_shortened_text_keeps_half_of_its_words_in_a_row(model: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shortened_text_keeps_a_run_of_half_its_words(model: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, batch = model
     paddings: list[Tensor] = []
     words = encoder.text_encoder.words
@@ -188,7 +165,7 @@ def test_a_shortened_text_keeps_half_of_its_words_in_a_row(model: tuple, monkeyp
     assert first == {0, 1, 2, 3, 4}
 
 
-def test_word_dropout_leaves_out_words_in_training_only(model: tuple) -> None:
+def test_word_dropout_removes_words_in_training_only(model: tuple) -> None:
     encoder, (images, token_ids, padding) = model
     encoder.text_encoder.word_dropout = 0.5
     torch.manual_seed(0)
@@ -217,7 +194,7 @@ def test_patch_dropout_blanks_patches_in_training_only(model: tuple) -> None:
     assert torch.equal(image_encoder(images), whole)
 
 
-def test_without_a_rate_nothing_is_drawn(model: tuple) -> None:
+def test_without_a_rate_nothing_is_sampled(model: tuple) -> None:
     encoder, batch = model
     encoder.text_encoder.dropout.p = 0.0
     state = torch.get_rng_state()

@@ -1,56 +1,44 @@
-"""Each term beside a reference that is written another way: slow, pair by pair, and in float64."""
+"""Each term agrees with an independent reference: slow, pair by pair, and in float64."""
 
 import itertools
 import math
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from pytorch_metric_learning.losses import VICRegLoss
 from torch import Tensor
 
 from helpers import regularizers
 from helpers.diagnostics import modality_gap
-from helpers.encoders import DualEncoder
+from helpers.encoders import DualEncoder, pool_regions
+from helpers.files import InputError
 from helpers.losses import contrastive_loss, label_smoothed_contrastive_loss
 from helpers.regularizer_report import MAIN, print_report, regularizer_report
 from helpers.regularizers import (
     RATES,
     REGULARIZERS,
-    crop_regularization,
     cyclic_in_modal_regularization,
     decorrelation_regularization,
     feature_norm_penalty,
     label_smoothing_regularization,
     multi_scale_regularization,
-    nested_prefix_regularization,
-    parse_regularizer,
     parse_regularizers,
-    pool_regions,
     pooled_to_one_regularization,
-    pyramid_regularization,
     remove_mean,
-    soft_target_regularization,
     token_wise_regularization,
     uniformity_regularization,
 )
 from helpers.text import WordTokenizer
 
 TEMPERATURE = 0.2
-TEXTS = [
-    "a red circle left of a blue square",
-    "a blue square",
-    "a star",
-    "a small green star at the top",
-    "two circles",
-]
 
 
-def views(
-    seed: int, batch: int = 5, dim: int = 64, length: int = 6, dtype: torch.dtype = torch.float64
-) -> SimpleNamespace:
-    """Random features of a batch of ragged captions, all free to have a gradient."""
+def views(seed: int, batch: int = 5, dim: int = 64, length: int = 6, dtype=torch.float64) -> SimpleNamespace:
+    """Random features of a batch of captions of different lengths, all leaves with a gradient."""
     generator = torch.Generator().manual_seed(seed)
 
     def free(*shape: int) -> Tensor:
@@ -79,9 +67,6 @@ def leaves(of: SimpleNamespace) -> list[Tensor]:
 def value_and_gradients(term: Callable[..., Tensor], of: SimpleNamespace) -> list[Tensor | None]:
     value = term(of, TEMPERATURE)
     return [value.detach(), *torch.autograd.grad(value, leaves(of), allow_unused=True)]
-
-
-# The references: scalars, one after another.
 
 
 def cosine(x: Tensor, y: Tensor) -> Tensor:
@@ -126,10 +111,10 @@ def slow_multi_scale(image_scales: list[Tensor], text_scales: list[Tensor], weig
 
 def slow_token_wise(regions: Tensor, words: Tensor, padding: Tensor) -> Tensor:
     def fit(i: int, j: int) -> tuple[Tensor, Tensor]:
-        spoken = [word for word, padded in zip(words[j], padding[j], strict=True) if not padded]
-        grid = [[cosine(region, word) for word in spoken] for region in regions[i]]
+        used = [word for word, padded in zip(words[j], padding[j], strict=True) if not padded]
+        grid = [[cosine(region, word) for word in used] for region in regions[i]]
         of_regions = sum(max(row, key=Tensor.item) for row in grid) / len(grid)
-        return of_regions, sum(max(column, key=Tensor.item) for column in zip(*grid, strict=True)) / len(spoken)
+        return of_regions, sum(max(column, key=Tensor.item) for column in zip(*grid, strict=True)) / len(used)
 
     fits = table(fit, len(regions))
     of_regions, of_words = ([[pair[side] for pair in row] for row in fits] for side in (0, 1))
@@ -138,8 +123,8 @@ def slow_token_wise(regions: Tensor, words: Tensor, padding: Tensor) -> Tensor:
 
 def slow_pyramid(v: SimpleNamespace) -> Tensor:
     quarters = [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
-    pooled = torch.stack([sum(v.regions[:, place] for place in quarter) / 4 for quarter in quarters], dim=1)
-    whole = sum(v.regions[:, place] for place in range(16)) / 16
+    pooled = torch.stack([sum(v.regions[:, index] for index in quarter) / 4 for quarter in quarters], dim=1)
+    whole = sum(v.regions[:, index] for index in range(16)) / 16
     first = both_ways(cosines(whole, v.text_features))
     second = slow_token_wise(pooled, v.phrases, v.padding)
     return (first + second + slow_token_wise(v.regions, v.words, v.padding)) / 3
@@ -188,28 +173,28 @@ def slow_soft_targets(x: Tensor, y: Tensor) -> Tensor:
     return (one_way(rows, targets) + one_way(transposed(rows), targets)) / 2
 
 
+def features(v: SimpleNamespace) -> tuple[Tensor, Tensor]:
+    return v.image_features, v.text_features
+
+
 REFERENCES: dict[str, Callable[[SimpleNamespace], Tensor]] = {
     "multi_scale": lambda v: slow_multi_scale(v.image_scales[:2], v.text_scales[:2], [1, 1]),
     "pyramid": slow_pyramid,
     "token_wise": lambda v: slow_token_wise(v.regions, v.phrases, v.padding),
     "nested_prefixes": lambda v: slow_multi_scale(
-        *([side[:, :k] for k in (8, 16, 32, 64)] for side in (v.image_features, v.text_features)), [0.25] * 4
+        *([side[:, :k] for k in (8, 16, 32, 64)] for side in features(v)), [0.25] * 4
     ),
     "crops": lambda v: slow_multi_scale(
         [v.image_features, v.local_features], [v.short_text_features, v.text_features], [0.5, 0.5]
     ),
-    "pooled_to_one": lambda v: slow_pooled(v.image_features, v.text_features),
-    "feature_norm": lambda v: slow_feature_norm(v.image_features, v.text_features),
-    "uniformity": lambda v: slow_uniformity(v.image_features, v.text_features),
-    "cyclic_cross_modal": lambda v: slow_cyclic(
-        cosines(v.image_features, v.text_features), transposed(cosines(v.image_features, v.text_features))
-    ),
-    "cyclic_in_modal": lambda v: slow_cyclic(
-        cosines(v.image_features, v.image_features), cosines(v.text_features, v.text_features)
-    ),
-    "decorrelation": lambda v: slow_decorrelation(v.image_features, v.text_features),
-    "label_smoothing": lambda v: slow_label_smoothing(v.image_features, v.text_features),
-    "soft_targets": lambda v: slow_soft_targets(v.image_features, v.text_features),
+    "pooled_to_one": lambda v: slow_pooled(*features(v)),
+    "feature_norm": lambda v: slow_feature_norm(*features(v)),
+    "uniformity": lambda v: slow_uniformity(*features(v)),
+    "cyclic_cross_modal": lambda v: slow_cyclic(cosines(*features(v)), transposed(cosines(*features(v)))),
+    "cyclic_in_modal": lambda v: slow_cyclic(*(cosines(side, side) for side in features(v))),
+    "decorrelation": lambda v: slow_decorrelation(*features(v)),
+    "label_smoothing": lambda v: slow_label_smoothing(*features(v)),
+    "soft_targets": lambda v: slow_soft_targets(*features(v)),
 }
 SHAPES = [{"batch": 2, "length": 1}, {"batch": 5, "dim": 65, "length": 7}, {"batch": 3, "dim": 66, "length": 4}]
 
@@ -229,27 +214,23 @@ def test_terms_agree_with_their_references_in_value_and_gradient(name: str, shap
 @pytest.mark.parametrize("name", REGULARIZERS)
 def test_terms_agree_with_their_references_in_float32_and_less(name: str) -> None:
     expected = REFERENCES[name](views(0)).float()
-    torch.testing.assert_close(
-        REGULARIZERS[name](views(0, dtype=torch.float32), TEMPERATURE), expected, rtol=1e-5, atol=1e-6
-    )
+    value = REGULARIZERS[name](views(0, dtype=torch.float32), TEMPERATURE)
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
     for dtype in (torch.float16, torch.bfloat16):
         value = REGULARIZERS[name](views(0, dtype=dtype), TEMPERATURE)
         assert value.dtype == torch.float32 or name == "pooled_to_one"
         torch.testing.assert_close(value.float(), expected, rtol=0.05, atol=0.02)
 
 
-@pytest.mark.parametrize("name", sorted(REGULARIZERS.keys() - {"soft_targets"}))  # its gradient leaves the targets out
+@pytest.mark.parametrize("name", sorted(REGULARIZERS.keys() - {"soft_targets"}))  # its targets have no gradient
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     of = views(1, batch=2, length=3)
 
     def term(*_: Tensor) -> Tensor:
         return REGULARIZERS[name](of, TEMPERATURE)
 
-    used = [
-        leaf
-        for leaf, g in zip(leaves(of), value_and_gradients(REGULARIZERS[name], of)[1:], strict=True)
-        if g is not None
-    ]
+    gradients = value_and_gradients(REGULARIZERS[name], of)[1:]
+    used = [leaf for leaf, gradient in zip(leaves(of), gradients, strict=True) if gradient is not None]
     assert torch.autograd.gradcheck(term, used, fast_mode=True)
 
 
@@ -258,13 +239,12 @@ def test_the_order_of_the_batch_changes_nothing(name: str) -> None:
     of = views(2, batch=7)
     order = torch.randperm(7, generator=torch.Generator().manual_seed(0))
     moved = {key: [x[order] for x in v] if isinstance(v, list) else v[order] for key, v in vars(of).items()}
-    torch.testing.assert_close(
-        REGULARIZERS[name](SimpleNamespace(**moved), TEMPERATURE), REGULARIZERS[name](of, TEMPERATURE)
-    )
+    of_moved = REGULARIZERS[name](SimpleNamespace(**moved), TEMPERATURE)
+    torch.testing.assert_close(of_moved, REGULARIZERS[name](of, TEMPERATURE))
 
 
 @pytest.mark.parametrize("name", ["token_wise", "pyramid"])
-def test_what_stands_at_padding_changes_nothing(name: str) -> None:
+def test_values_at_padding_change_nothing(name: str) -> None:
     of, wider = views(3), views(3)
     expected = value_and_gradients(REGULARIZERS[name], of)
     for side in ("words", "phrases"):
@@ -272,13 +252,13 @@ def test_what_stands_at_padding_changes_nothing(name: str) -> None:
         changed = getattr(of, side).detach().where(~of.padding[:, :, None], garbage)
         setattr(wider, side, torch.cat([changed, garbage], dim=1).requires_grad_())
     wider.padding = torch.cat([of.padding, torch.ones_like(of.padding)], dim=1)
-    found = value_and_gradients(REGULARIZERS[name], wider)
+    results = value_and_gradients(REGULARIZERS[name], wider)
     length = of.padding.shape[1]
-    for one, other in zip(found, expected, strict=True):
-        if other is not None and other.shape[1:2] == (length,):
-            assert not one[:, length:].any()
-            one = one[:, :length]
-        torch.testing.assert_close(one, other)
+    for result, wanted in zip(results, expected, strict=True):
+        if wanted is not None and wanted.shape[1:2] == (length,):
+            assert not result[:, length:].any()
+            result = result[:, :length]
+        torch.testing.assert_close(result, wanted)
 
 
 @pytest.mark.parametrize("name", ["token_wise", "pyramid"])
@@ -291,11 +271,31 @@ def test_parts_are_compared_within_groups(name: str, monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(REGULARIZERS[name](of, TEMPERATURE), expected)
 
 
-def test_decorrelation_is_that_of_another_library() -> None:
-    of = views(5, batch=9)
-    theirs = VICRegLoss(invariance_lambda=0, variance_mu=25, covariance_v=1)(
-        of.image_features, ref_emb=of.text_features
+# The loss of a term, made of the cross entropies of the rows and of the columns of its similarity matrices.
+FROM_SIMILARITIES = {
+    "multi_scale": lambda rows, columns: (sum(rows) + sum(columns)) / 2,
+    "pyramid": lambda rows, columns: (rows[0] + columns[0] + rows[1] + columns[2] + rows[3] + columns[4]) / 6,
+    "token_wise": lambda rows, columns: (rows[0] + columns[1]) / 2,
+    "nested_prefixes": lambda rows, columns: (sum(rows) + sum(columns)) / 8,
+    "crops": lambda rows, columns: (sum(rows) + sum(columns)) / 4,
+    "pooled_to_one": lambda rows, columns: rows[0],
+}
+
+
+@pytest.mark.parametrize("name", FROM_SIMILARITIES)
+def test_a_term_is_the_cross_entropy_of_its_similarities(name: str) -> None:
+    of, labels = views(8), torch.arange(5)
+    logits = [matrix / TEMPERATURE for matrix in REGULARIZERS[name].similarities(of)]
+    expected = FROM_SIMILARITIES[name](
+        *([F.cross_entropy(m, labels) for m in way] for way in (logits, [m.T for m in logits]))
     )
+    torch.testing.assert_close(REGULARIZERS[name](of, TEMPERATURE), expected)
+
+
+def test_decorrelation_agrees_with_another_library() -> None:
+    of = views(5, batch=9)
+    vicreg = VICRegLoss(invariance_lambda=0, variance_mu=25, covariance_v=1)
+    theirs = vicreg(of.image_features, ref_emb=of.text_features)
     ours = decorrelation_regularization(of.image_features, of.text_features, variance=25, covariance=2)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=0)
     expected = torch.autograd.grad(theirs, of.image_features)
@@ -306,9 +306,8 @@ def test_multi_scale_is_the_weighted_sum() -> None:
     images, texts = views(0).image_scales, views(1).image_scales
     weighted = multi_scale_regularization(images, texts, TEMPERATURE, [1, 0, 0.5])
     torch.testing.assert_close(weighted, slow_multi_scale(images, texts, [1, 0, 0.5]))
-    torch.testing.assert_close(
-        multi_scale_regularization(images, texts, TEMPERATURE), slow_multi_scale(images, texts, [1, 1, 1])
-    )
+    unweighted = multi_scale_regularization(images, texts, TEMPERATURE)
+    torch.testing.assert_close(unweighted, slow_multi_scale(images, texts, [1, 1, 1]))
 
 
 @pytest.mark.parametrize("weight", [0.1, 1.0])
@@ -319,29 +318,27 @@ def test_label_smoothing_added_is_label_smoothing(weight: float) -> None:
     torch.testing.assert_close(added, (1 + weight) * smoothed)
 
 
-def test_what_is_known_of_the_values() -> None:
+def test_values_known_exactly() -> None:
     x = torch.eye(8, dtype=torch.float64)
     torch.testing.assert_close(feature_norm_penalty(3 * x, x), torch.tensor(2.0, dtype=torch.float64))
     torch.testing.assert_close(uniformity_regularization(x, x), torch.tensor(-4.0, dtype=torch.float64))
-    turned = x.roll(1, dims=1)
-    assert cyclic_in_modal_regularization(x, turned) == 0
-    equal = torch.ones(8, 64)
-    for term in (label_smoothing_regularization, soft_target_regularization, nested_prefix_regularization):
-        assert term(equal, equal).item() == pytest.approx(math.log(8), rel=1e-5)
-    no_padding = torch.zeros(8, 3, dtype=torch.bool)
-    parts = equal[:, None, :].expand(-1, 3, -1)
-    assert token_wise_regularization(parts, parts, no_padding).item() == pytest.approx(math.log(8), rel=1e-5)
+    assert cyclic_in_modal_regularization(x, x.roll(1, dims=1)) == 0  # the texts are the images after a rotation
 
 
-def test_each_word_seeks_its_own_region() -> None:
-    """Two scenes with the same parts: only the words that go together tell them apart."""
+@pytest.mark.parametrize("name", ["label_smoothing", "soft_targets", *list(FROM_SIMILARITIES)[1:]])
+def test_equal_features_give_chance(name: str) -> None:
+    equal = {key: torch.ones_like(v) for key, v in vars(views(0, batch=8)).items() if not isinstance(v, list)}
+    of = SimpleNamespace(**equal | {"padding": torch.zeros(8, 6, dtype=torch.bool)})
+    assert REGULARIZERS[name](of, TEMPERATURE).item() == pytest.approx(math.log(8), rel=1e-5)
+
+
+def test_each_word_looks_for_its_own_region() -> None:
     parts = torch.eye(4)  # red circle, blue square, red square, blue circle
     regions = torch.stack([parts[[0, 1]], parts[[2, 3]]])
     words = torch.stack([parts[[1, 0]], parts[[3, 2]]])
-    assert token_wise_regularization(regions, words, torch.zeros(2, 2, dtype=torch.bool), 0.05) < 1e-6
-    assert contrastive_loss(regions.mean(1), words.mean(1), 0.05) < 1e-6
-    exchanged = words.flip(0)
-    assert token_wise_regularization(regions, exchanged, torch.zeros(2, 2, dtype=torch.bool), 0.05) > 19
+    no_padding = torch.zeros(2, 2, dtype=torch.bool)
+    assert token_wise_regularization(regions, words, no_padding, 0.05) < 1e-6
+    assert token_wise_regularization(regions, words.flip(0), no_padding, 0.05) > 19
 
 
 def test_blocks_of_regions() -> None:
@@ -351,12 +348,12 @@ def test_blocks_of_regions() -> None:
     assert torch.equal(pool_regions(regions, 4), regions)
 
 
-def test_means_removed_close_the_gap() -> None:
+def test_removing_the_means_closes_the_gap() -> None:
     generator = torch.Generator().manual_seed(0)
     shared = torch.randn(600, 16, generator=generator)
     images = shared + 0.3 * torch.randn(600, 16, generator=generator) + 2
     texts = shared + 0.3 * torch.randn(600, 16, generator=generator) - 2
-    means = [torch.nn.functional.normalize(side[:300]).mean(0) for side in (images, texts)]
+    means = [F.normalize(side[:300]).mean(0) for side in (images, texts)]
     closed = remove_mean(images[300:], texts[300:], *means)
     assert modality_gap(images[300:], texts[300:]) > 1
     assert modality_gap(*closed) < 0.15
@@ -365,16 +362,12 @@ def test_means_removed_close_the_gap() -> None:
     torch.testing.assert_close(closed[0][0], by_hand / by_hand.norm())
 
 
-# The pooled form is no scale.
-
-POOLED_SHAPES = [(batch, dim) for batch in (8, 16, 32, 64, 128) for dim in (128, 192, 256, 512)]
-
-
-@pytest.mark.parametrize(("batch", "dim"), POOLED_SHAPES)
+@pytest.mark.parametrize("batch", [8, 16, 32, 64, 128])
+@pytest.mark.parametrize("dim", [128, 192, 256, 512])
 def test_the_pooled_term_is_blind(batch: int, dim: int) -> None:
     generator = torch.Generator().manual_seed(batch * dim)
     images, texts = (torch.randn(batch, dim, generator=generator).requires_grad_() for _ in range(2))
-    unit_images, unit_texts = (torch.nn.functional.normalize(side) for side in (images, texts))
+    unit_images, unit_texts = F.normalize(images), F.normalize(texts)
     logits = unit_images.mean(1, keepdim=True) @ unit_texts.mean(1, keepdim=True).T / 0.07  # [image, text]
     assert torch.linalg.matrix_rank(logits) == 1
     assert (logits.argmax(1) == torch.arange(batch)).float().mean() <= 2 / batch
@@ -386,24 +379,18 @@ def test_the_pooled_term_is_blind(batch: int, dim: int) -> None:
     assert norms[0] < 1e-3 * norms[1]
 
 
-# Every term with real encoders, and its report.
-
-
 @pytest.fixture(scope="module")
 def batch() -> tuple[DualEncoder, Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
-    texts = [
-        f"a {colour} {shape}" for colour in ("red", "blue", "green", "pink") for shape in ("circle", "star", "cross")
-    ]
-    tokenizer = WordTokenizer.build(texts + TEXTS)
+    texts = [f"a {colour} {shape}" for colour in ("red", "blue", "green", "pink") for shape in ("circle", "star", "x")]
+    tokenizer = WordTokenizer.build([*texts, "a small green star at the top of two circles"])
     model = DualEncoder(len(tokenizer), tokenizer.max_length).eval()
     return model, torch.randn(len(texts), 3, 32, 32), *tokenizer(texts)
 
 
 @pytest.fixture(scope="module")
 def report(batch: tuple) -> dict[str, dict]:
-    rows = regularizer_report(list(REGULARIZERS), *batch, steps=60)
-    return {row["name"]: row for row in rows}
+    return {row["name"]: row for row in regularizer_report(list(REGULARIZERS), *batch, steps=60)}
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)
@@ -441,95 +428,43 @@ def test_a_report_is_the_same_again_and_prints(batch: tuple, report: dict, capsy
     assert len({len(line) for line in lines}) == 1
 
 
-def test_a_rate_has_no_report(batch: tuple) -> None:
-    with pytest.raises(ValueError, match="no regularizer 'word_dropout'"):
-        regularizer_report(["word_dropout"], *batch)
-
-
-# Bad input, and the command line.
-
 X, Y = views(0).image_features.detach(), views(1).image_features.detach()
-REGIONS, WORDS, PADDING = views(0).regions.detach(), views(0).words.detach(), views(0).padding
-NAN = X.clone().fill_(math.nan)
 
 
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: multi_scale_regularization([], []), "at least one: got 0 and 0"),
-        (lambda: multi_scale_regularization([X, X], [Y]), "got 2 and 1"),
-        (lambda: multi_scale_regularization([X, X], [Y, Y], 0.1, [1.0]), "1 weights for 2 scales"),
-        (lambda: multi_scale_regularization([X, X], [Y, Y], 0.1, [1.0, -1.0]), "0 or above"),
-        (lambda: multi_scale_regularization([X], [Y], 0.1, [math.nan]), "finite"),
-        (lambda: multi_scale_regularization([X], [Y[:3]]), "5 images and 3 texts"),
-        (lambda: nested_prefix_regularization(X, Y, (8, 65)), "from 1 to the 64 components there are, not (8, 65)"),
-        (lambda: nested_prefix_regularization(X, Y, (0,)), "from 1 to the 64"),
-        (lambda: nested_prefix_regularization(X, Y, ()), "from 1 to the 64"),
-        (lambda: token_wise_regularization(REGIONS, WORDS, PADDING | True), "text 0 is nothing but padding"),
-        (lambda: token_wise_regularization(REGIONS, WORDS, PADDING[:, :2]), "one a word"),
-        (lambda: token_wise_regularization(REGIONS, WORDS, PADDING.int()), "padding must be bool [5, 6]"),
-        (lambda: token_wise_regularization(REGIONS[:3], WORDS, PADDING), "got 3 images and 5 texts"),
-        (lambda: token_wise_regularization(X, WORDS, PADDING), "regions must have the shape [batch, regions, dim]"),
-        (lambda: token_wise_regularization(REGIONS, WORDS[:, :, :8], PADDING), "same dim: got 64 and 8"),
-        (lambda: token_wise_regularization(REGIONS * math.nan, WORDS, PADDING), "regions holds NaN"),
-        (lambda: token_wise_regularization(REGIONS, WORDS, PADDING, 0), "temperature must be"),
-        (lambda: pyramid_regularization(REGIONS[:, :15], X, WORDS, WORDS, PADDING), "15 regions are no square"),
-        (lambda: pyramid_regularization(REGIONS[:, :9], X, WORDS, WORDS, PADDING), "9 regions are no square"),
-        (lambda: crop_regularization(X, Y, X[:2], Y), "2 images and 5 texts"),
-        (lambda: pooled_to_one_regularization(X[0], Y[0]), "[batch, dim]"),
-        (lambda: feature_norm_penalty(X, NAN), "text_features holds NaN"),
-        (lambda: uniformity_regularization(NAN, Y), "image_features holds NaN"),
-        (lambda: decorrelation_regularization(X[:1], Y[:1]), "two pairs or more"),
-        (lambda: soft_target_regularization(X, Y, -1), "temperature must be"),
-        (lambda: label_smoothing_regularization(X, Y, math.nan), "temperature must be"),
-        (lambda: remove_mean(X, Y, X.mean(0), Y), "text_mean must be finite and have the shape [dim], here [64]"),
-        (lambda: remove_mean(X, Y, NAN.mean(0), Y.mean(0)), "image_mean must be finite"),
+        (lambda: multi_scale_regularization([], []), "at least one each: got [0, 0, 0]"),
+        (lambda: multi_scale_regularization([X, X], [Y]), "got [2, 1, 2]"),
+        (lambda: multi_scale_regularization([X, X], [Y, Y], 0.1, [1.0, math.nan]), "finite and 0 or above"),
+        (lambda: multi_scale_regularization([X], [Y[:3]]), "text"),
+        (lambda: pooled_to_one_regularization(X[:, :8], Y), "dim"),
     ],
 )
-def test_bad_input_is_refused_in_words(call: Callable, words: str) -> None:
-    with pytest.raises(ValueError) as error:  # noqa: PT011, the words are looked for below
+def test_bad_input_is_refused(call: Callable, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
         call()
-    assert words in str(error.value)
-
-
-@pytest.mark.parametrize("name", REGULARIZERS)
-def test_no_term_takes_nan(name: str) -> None:
-    asked = value_and_gradients(REGULARIZERS[name], views(0))[1:]
-    for leaf, gradient in enumerate(asked):
-        if gradient is not None:
-            of = views(0)
-            leaves(of)[leaf].data.fill_(math.nan)
-            with pytest.raises(ValueError, match="NaN"):
-                REGULARIZERS[name](of, TEMPERATURE)
 
 
 def test_names_and_weights() -> None:
-    assert parse_regularizer("multi_scale") == ("multi_scale", 1.0)
-    assert parse_regularizer("pooled_to_one:0.5") == ("pooled_to_one", 0.5)
-    assert parse_regularizer("word_dropout:0.1") == ("word_dropout", 0.1)
-    assert parse_regularizers(["crops:2", "text_dropout:0.3", "uniformity"]) == (
-        {"crops": 2.0, "uniformity": 1.0},
-        {"dropout": 0.3},
-    )
+    assert parse_regularizers([]) == ({}, {})
+    weights, rates = parse_regularizers(["crops:2", "text_dropout:0.3", "uniformity"])
+    assert (weights, rates) == ({"crops": 2.0, "uniformity": 1.0}, {"dropout": 0.3})
     assert not REGULARIZERS.keys() & RATES.keys()
 
 
 @pytest.mark.parametrize(
     ("texts", "words"),
     [
-        (["nope"], "no regularizer 'nope'; there are: multi_scale, pyramid"),
-        (["token-wise"], "no regularizer 'token-wise'; did you mean 'token_wise'? there are: multi_scale"),
+        (["token-wise"], "no regularizer 'token-wise'; did you mean 'token_wise'? Choose from multi_scale, pyramid"),
         (["word_droput:0.1"], "did you mean 'word_dropout'?"),
-        (["multi_scale:x"], "the weight in 'multi_scale:x' is no number; write for example multi_scale:0.5"),
-        (["multi_scale:-1"], "must be finite and 0 or above"),
-        (["multi_scale:inf"], "must be finite and 0 or above"),
-        (["word_dropout"], "needs its share; write for example word_dropout:0.1"),
-        (["word_dropout:1"], "from 0 to below 1"),
-        (["patch_dropout:nan"], "from 0 to below 1"),
+        (["multi_scale:x"], "needs a weight of 0 or above"),
+        (["multi_scale:-1"], "needs a weight of 0 or above"),
+        (["word_dropout"], "needs a rate from 0 to below 1, such as word_dropout:0.1"),
+        (["patch_dropout:nan"], "needs a rate"),
         (["crops", "uniformity", "crops:2"], "crops is given twice"),
     ],
 )
-def test_bad_names_and_weights_are_refused_in_words(texts: list[str], words: str) -> None:
-    with pytest.raises(ValueError) as error:  # noqa: PT011, the words are looked for below
+def test_bad_names_and_weights_are_refused(texts: list[str], words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(words)):
         parse_regularizers(texts)
-    assert words in str(error.value)
