@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from helpers.encoders import DualEncoder
-from helpers.temperature import LearnedTemperature, WarmUp, parse_schedule
 from helpers.optimizers import make_optimizers
+from helpers.temperature import LearnedTemperature, WarmUp, parse_schedule
 
 SHAPES = {
     "0.07": [0.07, 0.07, 0.07, 0.07, 0.07],
