@@ -42,6 +42,7 @@ def test_captions_are_read_in_the_order_of_the_file(tmp_path: Path) -> None:
     captions = [(1, "a dog"), (7, "一只猫"), (1, "a hound")]
     annotations = [{"id": i, "image_id": image, "caption": text} for i, (image, text) in enumerate(captions)]
     (tmp_path / "annotations").mkdir()
+    (tmp_path / "images").mkdir()
     content = json.dumps({"images": images, "annotations": annotations})
     (tmp_path / "annotations" / "captions_val.json").write_text(content, encoding="utf-8")
     expected = [tmp_path / "images" / "b.png", tmp_path / "images" / "a.png"], [["一只猫"], ["a dog", "a hound"]]

@@ -16,7 +16,7 @@ LAYERS = [  # from bottom to top; a file may import from its own layer and from 
     {"scenes", "sources", "augmentation", "diagnostics"},
     {"encoders", "data", "regularizers"},
     {"evaluation", "runs", "gap_toy", "grounding"},
-    {"regularizer_report", "training"},
+    {"regularizer_report", "report", "training"},
     {"experiments", "pretrained"},
     {"checks", "widgets", "classroom", "cli", "__main__", "__init__"},
 ]
@@ -30,10 +30,10 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module == "helpers":
-            modules |= {f"helpers.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            modules.add(node.module or "")
+            for alias in node.names:
+                is_module = (HELPERS.parent / node.module.replace(".", "/") / f"{alias.name}.py").exists()
+                modules.add(f"{node.module}.{alias.name}" if is_module else node.module)
     return {module.removeprefix("helpers.") for module in modules if module.startswith("helpers.")}
 
 
