@@ -237,7 +237,7 @@ def thumbnail_sheet(images: Sequence[Image.Image]) -> bytes:
         tile = ImageOps.fit(image.convert("RGBA"), (size, size))
         sheet.paste(tile, (index % across * size, index // across * size), tile)  # transparent parts stay white
     buffer = io.BytesIO()
-    sheet.save(buffer, format="WEBP", quality=90)
+    sheet.save(buffer, format="WEBP", quality=85)
     return buffer.getvalue()
 
 

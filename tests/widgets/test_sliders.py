@@ -50,7 +50,8 @@ def expected(figure, at):
     dataset = ImageTextDataset([image_paths[154]], [captions[154]], 64, augment=augment)
     dataset.set_epoch(at["epoch"])
     assert figure.axes[0].get_title().replace("\\n", " ") == dataset[0]["text"]
-    torch.testing.assert_close(torch.tensor(figure.axes[0].images[0].get_array()), figures.to_pixels(dataset[0]["image"]))
+    shown = torch.tensor(figure.axes[0].images[0].get_array())
+    torch.testing.assert_close(shown, figures.to_pixels(dataset[0]["image"]))
 """,
     "02_contrastive_loss": """
 def expected(figure, at):
