@@ -1,4 +1,4 @@
-"""What moves and what is plotted: the temperature explorer, the live training, and the figures of the lessons."""
+"""The temperature explorer, the live training, and the figures of the lessons."""
 
 from helpers.widgets import figures as figures
 from helpers.widgets.explorer import TemperatureExplorer as TemperatureExplorer

@@ -135,7 +135,6 @@ function unpack(model) {
     return new Uint8Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
   };
   const sheet = bytes("thumbnails");
-  const type = sheet[0] === 0x89 ? "image/png" : "image/jpeg"; // every PNG begins with this byte
   const captions = model.get("captions");
   const moments = model.get("moments");
   const features = new Float32Array(bytes("features").buffer);
@@ -154,7 +153,7 @@ function unpack(model) {
     mean,
     products: (moment, normalize) =>
       dotProducts(features.subarray(moment * perMoment, (moment + 1) * perMoment), pairs, normalize),
-    sheetUrl: sheet.length ? URL.createObjectURL(new Blob([sheet], { type })) : "",
+    sheetUrl: sheet.length ? URL.createObjectURL(new Blob([sheet], { type: "image/webp" })) : "",
     labels: Array.from({ length: pairs }, (_, text) => captions[text] ?? String(text)),
     captions: Array.from({ length: pairs }, (_, text) => captions[text] ?? `text ${text}`),
   };

@@ -1,7 +1,6 @@
-"""The course's figures. Each function draws one new figure and returns it; a cell ends with ``plt.show()``.
+"""The course's figures. Each function plots one new figure and returns it; a cell ends with ``plt.show()``.
 
-Colour limits are fixed, so that two pictures compare; the colour maps are safe for colour-blind eyes; faces are white,
-so that a dark theme leaves them readable.
+Colour limits are fixed, so that figures can be compared, and the colour maps are safe for colour-blind readers.
 """
 
 import io
@@ -11,6 +10,7 @@ from functools import cache
 
 import ipywidgets
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 import torch.nn.functional as F
 import traitlets
@@ -22,31 +22,21 @@ from torch import Tensor
 from helpers.data import IMAGENET_MEAN, IMAGENET_STD
 from helpers.widgets.shared import one_a_cell
 
-# The explorer's own colours: blue means alike in the one, and likely in the other.
+# The colours of the explorer: blue means similar, or likely.
 SIMILARITY_COLOURS = {"cmap": "RdBu", "vmin": -1.0, "vmax": 1.0}
 PROBABILITY_COLOURS = {"cmap": "Blues", "vmin": 0.0, "vmax": 1.0}
 
 
 def to_pixels(image: Tensor) -> Tensor:
-    """An image for ``imshow``, ``[height, width, 3]`` from 0 to 1.
-
-    Args:
-        image: ``[3, height, width]``, uint8, or float as :class:`helpers.data.ImageTextDataset` gives it (normalised).
-    """
+    """Convert an image ``[3, height, width]``, uint8 or normalised, for ``imshow``: ``[height, width, 3]``, 0 to 1."""
     if image.dtype == torch.uint8:
-        pixels = image.float() / 255
-    else:
-        pixels = image * torch.tensor(IMAGENET_STD)[:, None, None] + torch.tensor(IMAGENET_MEAN)[:, None, None]
-    return pixels.clamp(0, 1).permute(1, 2, 0)  # [height, width, 3]
+        return image.permute(1, 2, 0) / 255  # [height, width, 3]
+    pixels = image.permute(1, 2, 0) * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)  # [height, width, 3]
+    return pixels.clamp(0, 1)
 
 
 def pair_sheet(images: Sequence[Tensor], captions: Sequence[str], columns: int = 6, title: str = "") -> Figure:
-    """Images in rows, each with its caption below it.
-
-    Args:
-        images: each ``[3, height, width]``, uint8 or normalised.
-        captions: one an image; long ones are wrapped, and cut after four lines.
-    """
+    """Plot images in rows, each with its caption below it; see :func:`to_pixels` for the images."""
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(1.75 * columns, 2.35 * rows), squeeze=False, facecolor="white")
     for axis in axes.flat:
@@ -68,18 +58,10 @@ def similarity_matrix(
     title: str = "",
     probabilities: bool = False,
 ) -> Figure:
-    """A matrix ``[image, text]`` with thumbnails on its rows and captions on its columns.
-
-    Args:
-        matrix: cosine similarities, drawn from -1 to 1; or probabilities, drawn from 0 to 1.
-        images: each ``[3, height, width]``, uint8 or normalised.
-        captions: one a column.
-        title: above the matrix.
-        probabilities: which of the two colour scales to use.
-    """
+    """Plot cosine similarities (or probabilities) ``[image, text]``, with thumbnails and captions at the axes."""
     side = min(9.0, 3.0 + 0.32 * len(matrix))
     figure, axis = plt.subplots(figsize=(side + 0.8, side), facecolor="white", layout="constrained")
-    draw_matrix(axis, matrix, images, captions, title, probabilities)
+    plot_matrix(axis, matrix, images, captions, title, probabilities)
     return figure
 
 
@@ -90,62 +72,43 @@ def similarity_and_softmax(
     images: Sequence[Tensor] | None = None,
     captions: Sequence[str] | None = None,
 ) -> Figure:
-    """The explorer's static twin: similarities, and each image's softmax over the texts at this temperature.
-
-    Args:
-        image_features, text_features: ``[batch, dim]``, normalised here.
-        temperature: what the similarities are divided by.
-        images, captions: as in :func:`similarity_matrix`.
-    """
+    """Plot the cosines of the features ``[batch, dim]`` and the softmax of each row: the explorer without a slider."""
     similarity = F.normalize(image_features, dim=1) @ F.normalize(text_features, dim=1).T  # [image, text]
     side = min(7.0, 3.0 + 0.25 * len(similarity))
     figure, (left, right) = plt.subplots(1, 2, figsize=(2 * side, side), facecolor="white", layout="constrained")
-    draw_matrix(left, similarity, images, captions, "cosine similarity")
+    plot_matrix(left, similarity, images, captions, "cosine similarity")
     softmax = (similarity / temperature).softmax(1)
-    draw_matrix(right, softmax, images, captions, f"softmax of each row at temperature {temperature:g}", True)
+    plot_matrix(right, softmax, images, captions, f"softmax of each row at temperature {temperature:g}", True)
     return figure
 
 
-def draw_matrix(
+def plot_matrix(
     axis: Axes,
     matrix: Tensor,
     images: Sequence[Tensor] | None,
     captions: Sequence[str] | None,
     title: str,
     probabilities: bool = False,
-    limit: float = 1.0,
 ) -> None:
-    """A matrix into an axis; numbers stand in the cells where it is small enough to read them.
-
-    Similarities are drawn from ``-limit`` to ``limit``, probabilities from 0 to 1.
-    """
+    """Plot a matrix into an axis, with numbers in its cells if it has at most ten rows."""
     matrix = matrix.detach().numpy()
     size = len(matrix)
-    colours = PROBABILITY_COLOURS if probabilities else {**SIMILARITY_COLOURS, "vmin": -limit, "vmax": limit}
-    shown = axis.imshow(matrix, **colours)
+    shown = axis.imshow(matrix, **(PROBABILITY_COLOURS if probabilities else SIMILARITY_COLOURS))
     axis.figure.colorbar(shown, ax=axis, shrink=0.7)
-    axis.set_title(title)
-    axis.set_xlabel("texts")
-    axis.set_ylabel("images")
-    if images is not None:
-        axis.yaxis.set_label_coords(-1.2 / size, 0.5)  # clear of the thumbnails
-    axis.set_yticks([])
-    axis.set_xticks([])
+    axis.set(title=title, xlabel="texts", ylabel="images", xticks=[], yticks=[])
     if captions is not None and size <= 24:
         axis.set_xticks(range(size), [wrap(text, width=28, lines=2) for text in captions], rotation=90, fontsize=7)
         plt.setp(axis.get_xticklabels(), fontfamily=caption_fonts())
     if images is not None:
+        axis.yaxis.set_label_coords(-1.2 / size, 0.5)  # clear of the thumbnails
         for row, image in enumerate(images):
             box = axis.inset_axes((-1.05 / size, 1 - (row + 0.95) / size, 0.9 / size, 0.9 / size))
             box.imshow(to_pixels(image).numpy())
             box.set(xticks=[], yticks=[])
     if size <= 10:
-        for row in range(size):
-            for column in range(size):
-                value = float(matrix[row, column])
-                dark = value > 0.55 if probabilities else abs(value) > 0.6 * limit
-                colour = "white" if dark else "black"
-                axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+        for (row, column), value in np.ndenumerate(matrix):
+            colour = "white" if abs(value) > (0.55 if probabilities else 0.6) else "black"
+            axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
 
 
 def curves(
@@ -158,7 +121,7 @@ def curves(
     log_x: bool = False,
     y_limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """Lines over a common x, told apart by style as well as colour; ``levels`` are dotted, such as chance."""
+    """Plot lines that differ in style as well as colour; ``levels`` are dotted horizontal lines, such as chance."""
     figure, axis = plt.subplots(figsize=(6.4, 3.6), facecolor="white", layout="constrained")
     styles = ["-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 3))]
     for number, (name, y) in enumerate(lines.items()):
@@ -184,31 +147,28 @@ def effect_sizes(
     limits: tuple[float, float],
     claimed: Mapping[str, float],
 ) -> Figure:
-    """Mean differences with their intervals, a row each, under the claim they belong to.
+    """Plot mean differences with their intervals, one row each, under the claim they belong to.
 
-    A dot is filled where its interval does not hold zero. A diamond is what was claimed.
+    A dot is filled if its interval excludes zero. A diamond is the claimed difference.
 
     Args:
-        intervals: for each claim, and each row under it, ``mean``, ``low`` and ``high``, as
-            :func:`helpers.experiments.difference` gives them.
-        x_label: what was measured, and in which unit.
-        limits: of the x axis; what reaches beyond goes on behind the frame.
-        claimed: the difference that each claim promises; none where it promises no number.
+        intervals: ``mean``, ``low`` and ``high`` for each claim and each row under it.
+        x_label: what was measured, and its unit.
+        limits: of the x axis.
+        claimed: the difference that a claim promises, for claims that name a number.
     """
-    rows = [
-        row for claim, readings in intervals.items() for row in ((claim, ""), *((claim, name) for name in readings))
-    ]
+    rows = [(claim, name) for claim, readings in intervals.items() for name in ("", *readings)]
     figure, axis = plt.subplots(figsize=(7.2, 0.8 + 0.28 * len(rows)), facecolor="white", layout="constrained")
-    for place, (claim, name) in enumerate(rows):
+    for row, (claim, name) in enumerate(rows):
         if not name:
             continue
-        found = intervals[claim][name]
-        clear = found["low"] > 0 or found["high"] < 0
-        colour = "C0" if clear else "0.45"
-        axis.plot([found["low"], found["high"]], [place, place], color=colour, linewidth=2)
-        axis.plot(found["mean"], place, "o", color=colour, markerfacecolor=colour if clear else "white")
-        if claim in claimed:  # larger than the dot, so that neither hides the other
-            axis.plot(claimed[claim], place, "D", color="C1", markerfacecolor="none", markersize=10, zorder=1)
+        interval = intervals[claim][name]
+        excludes_zero = interval["low"] > 0 or interval["high"] < 0
+        colour = "C0" if excludes_zero else "0.45"
+        axis.plot([interval["low"], interval["high"]], [row, row], color=colour, linewidth=2)
+        axis.plot(interval["mean"], row, "o", color=colour, markerfacecolor=colour if excludes_zero else "white")
+        if claim in claimed:  # larger than the dot, so that both stay visible
+            axis.plot(claimed[claim], row, "D", color="C1", markerfacecolor="none", markersize=10, zorder=1)
     axis.axvline(0, color="0.35", linewidth=1)
     axis.set(xlabel=x_label, xlim=limits, yticks=range(len(rows)), yticklabels=[name or claim for claim, name in rows])
     axis.set_ylim(len(rows) - 0.3, -0.5)
@@ -220,23 +180,20 @@ def effect_sizes(
 
 
 def live_figure(figure: Figure, update: Callable[..., None], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
-    """Controls above a picture that follows them; nothing else is redrawn, so nothing flickers.
+    """Show controls above a figure, which is rendered again whenever one of them changes.
 
     Args:
         figure: made with ``matplotlib.figure.Figure(...)``, not with pyplot, so that it belongs to this widget alone.
         update: called with the value of each control by name; changes the figure's artists.
         controls: each with a ``description``.
-
-    Returns:
-        A box whose attribute ``figure`` is the figure. Once the box is closed, the controls no longer draw.
     """
     width, height = (int(80 * inches) for inches in figure.get_size_inches())
-    # Its own size, not the page's, and told beforehand, so that nothing moves while one picture follows another.
+    # A fixed size, so that nothing moves while the figure changes.
     picture = ipywidgets.Image(format="png", width=width, height=height, layout={"align_self": "flex-start"})
-    # The tooltip is read out in place of the picture. The page looks for a description first, which an Image lacks.
+    # Screen readers read the tooltip; the page looks for a description first, which an Image does not have.
     picture.add_traits(description=traitlets.Unicode("").tag(sync=True))
 
-    def redraw(_: object = None) -> None:
+    def render(_: object = None) -> None:
         update(**{name: control.value for name, control in controls.items()})
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=80, facecolor="white")
@@ -246,31 +203,31 @@ def live_figure(figure: Figure, update: Callable[..., None], **controls: ipywidg
             picture.value = buffer.getvalue()
             picture.tooltip = "; ".join(filter(None, [*states, *titles]))
 
-    def let_go(change: Mapping[str, object]) -> None:
-        if change["new"] is None:  # the box was closed: a control that serves another picture is left with that one
+    def release(change: Mapping[str, object]) -> None:
+        if change["new"] is None:  # the box was closed; its controls may serve another figure
             for control in controls.values():
-                control.unobserve(redraw, names="value")
-            box.unobserve(let_go, names="comm")  # it holds the figure, and IPython's Out holds the box
+                control.unobserve(render, names="value")
+            box.unobserve(release, names="comm")
             del box.figure
 
-    redraw()
+    render()
     for control in controls.values():
-        control.observe(redraw, names="value")
+        control.observe(render, names="value")
     box = ipywidgets.VBox([*controls.values(), picture])
     box.figure = figure
-    box.observe(let_go, names="comm")
+    box.observe(release, names="comm")
     one_a_cell(box)
     return box
 
 
 @cache
 def caption_fonts() -> list[str]:
-    """Matplotlib's own font, and one with Chinese characters where this machine has one."""
+    """Matplotlib's own font, and a font with Chinese characters if this machine has one."""
     chinese = ("Noto Sans CJK SC", "Noto Sans CJK JP", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei")
-    there = {font.name for font in fontManager.ttflist}
-    return ["DejaVu Sans", *[name for name in chinese if name in there][:1]]
+    installed = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *[name for name in chinese if name in installed][:1]]
 
 
 def wrap(text: str, width: int, lines: int) -> str:
-    """A text broken into lines, the last ending in an ellipsis when there is more."""
+    """Break a text into lines of ``width`` characters; the last ends in an ellipsis if text is left."""
     return "\n".join(textwrap.wrap(text.replace("$", r"\$"), width, max_lines=lines, placeholder=" …"))

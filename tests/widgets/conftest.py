@@ -8,8 +8,6 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page
 from servers import NO_CHROMIUM, PROJECT, Jupyter, chromium, serve
 
-from helpers.widgets.explorer import TemperatureExplorer
-
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
@@ -66,9 +64,3 @@ def notebook7(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
     """Notebook 7, over no notebooks yet."""
     with serve("notebook", tmp_path_factory.mktemp("notebook7")) as jupyter:
         yield jupyter
-
-
-@pytest.fixture
-def without_still_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing what a page shows where no script runs takes a second, and most tests never see it."""
-    monkeypatch.setattr(TemperatureExplorer, "still_picture", lambda _: b"")

@@ -93,12 +93,12 @@ class ExplorerView:
         return box["x"] + (column + 0.5) * size, box["y"] + (row + 0.5) * size
 
     def point(self, row: int, column: int, pairs: int) -> str:
-        """Point at a cell of the softmax; returns what is said about it."""
+        """Point at a cell of the softmax; returns the words about it."""
         self.page.mouse.move(*self.cell(row, column, pairs))
-        return self.said()
+        return self.details()
 
-    def said(self) -> str:
-        """What is said about the cell last pointed at."""
+    def details(self) -> str:
+        """The words about the cell last pointed at."""
         self.settle()
         return self.detail.inner_text()
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from playwright.sync_api import Page, expect
 from servers import Jupyter
 
+PATIENCE = 60  # seconds
 NOTEBOOK = "window.jupyterapp.shell.currentWidget"
 KERNEL = f"{NOTEBOOK}?.sessionContext.session?.kernel"
 
@@ -55,12 +56,11 @@ class NotebookPage:
             raise RuntimeError(f"the kernel answered to {expression!r}: {answer.get('ename')}: {answer.get('evalue')}")
         return ast.literal_eval(answer)
 
-    def ask_until(self, expression: str, expected: object, seconds: float = 5) -> object:
-        """The answer once it is as expected, or the last one: what a hand did reaches the kernel a little later."""
-        end = time.monotonic() + seconds
-        while (answer := self.ask(expression)) != expected and time.monotonic() < end:
-            pass
-        return answer
+    def ask_until(self, expression: str, expected: object) -> None:
+        """Wait until the answer is as expected: what the hand did reaches the kernel a little later."""
+        end = time.monotonic() + PATIENCE
+        while (answer := self.ask(expression)) != expected:
+            assert time.monotonic() < end, f"{expression} is {answer!r}, not {expected!r}"
 
     def active_cell(self) -> int:
         """Which cell the application has in hand."""

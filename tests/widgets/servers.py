@@ -108,6 +108,7 @@ def command(jupyter: Jupyter, port: int) -> list[str]:
         "ServerApp.port_retries": 0,
         "ServerApp.root_dir": jupyter.root,
         "IdentityProvider.token": jupyter.token,
+        "LabServerApp.extra_labextensions_path": PROJECT / "helpers" / "widgets" / "labextensions",
         f"{settings}.expose_app_in_browser": True,  # a test may reach into it: window.jupyterapp
     }
     start = [sys.executable, "-m", jupyter.application, "--allow-root", "--no-browser"]

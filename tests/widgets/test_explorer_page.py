@@ -1,4 +1,4 @@
-"""The temperature explorer in a real browser, as a page of its own: no kernel, no network."""
+"""The temperature explorer in a browser, as a page of its own: no kernel, no network."""
 
 import re
 from pathlib import Path
@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import watched_page
-from explorer_view import ExplorerView, explorer, features, full_explorer, open_page
+from explorer_view import explorer, features, full_explorer, open_page
 from playwright.sync_api import Browser, Page
 
 from helpers.losses import contrastive_loss, one_way_contrastive_loss
 from helpers.widgets.explorer import BROWSER_SCRIPT, TemperatureExplorer
 
-pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("without_still_picture")]
+pytestmark = pytest.mark.browser
 
-HANDS = ["pointer", "keyboard"]
+HANDS = pytest.mark.parametrize("hand", ["pointer", "keyboard"])
 
 
 @pytest.fixture
@@ -27,44 +27,15 @@ def close(numbers: dict[str, float]) -> object:
     return pytest.approx(numbers, rel=1e-9, abs=1e-12)
 
 
-def effective_negatives(logits: torch.Tensor) -> float:
-    return float(torch.special.entr(logits.softmax(1)).sum(1).exp().mean())
-
-
-def test_needs_no_network_and_shows_the_kernels_numbers(page: Page, tmp_path: Path) -> None:
+def test_needs_no_network_and_shows_the_numbers_of_the_kernel(page: Page, tmp_path: Path) -> None:
     schemes: set[str] = set()
     page.on("request", lambda request: schemes.add(request.url.split(":")[0]))
     widget = full_explorer()
-    view = open_page(page, tmp_path, widget)
-    assert view.numbers() == close(widget.numbers())
-    assert view.numbers()["temperature"] == 0.07
+    assert open_page(page, tmp_path, widget).numbers() == close(widget.numbers())
     assert schemes <= {"file", "blob", "data"}
 
 
-def test_drag_changes_the_softmax_and_not_the_similarities(page: Page, tmp_path: Path) -> None:
-    view = open_page(page, tmp_path, explorer())
-    before = {name: view.pixels(name) for name in ("similarity", "softmax")}
-    view.drag(0.37, 0.7)
-    assert view.numbers()["temperature"] > 0.2
-    assert view.pixels("similarity") == before["similarity"]
-    assert view.pixels("softmax") != before["softmax"]
-
-
-def test_every_key_of_a_slider(page: Page, tmp_path: Path) -> None:
-    view = open_page(page, tmp_path, explorer())
-    temperatures = [view.numbers()["temperature"]]
-    for key in ("ArrowRight", "ArrowUp", "PageUp", "ArrowLeft", "ArrowDown", "PageDown", "End", "Home"):
-        view.slider.press(key)
-        temperatures.append(view.numbers()["temperature"])
-        assert float(view.slider.get_attribute("aria-valuetext")) == temperatures[-1]
-    start, right, up, page_up, left, down, page_down, end, home = temperatures
-    assert start < right < up < page_up > left > down > page_down
-    assert page_up / up > (up / right) ** 5
-    assert down == pytest.approx(page_up * start / up, rel=0.02)
-    assert (end, home) == (2, 0.01)
-
-
-def test_sixty_moves_leave_the_kernels_numbers(page: Page, tmp_path: Path) -> None:
+def test_numbers_agree_with_python_over_the_whole_range(page: Page, tmp_path: Path) -> None:
     widget = explorer()
     view = open_page(page, tmp_path, widget)
     images, texts = features()
@@ -75,12 +46,32 @@ def test_sixty_moves_leave_the_kernels_numbers(page: Page, tmp_path: Path) -> No
         assert shown == close(widget.numbers())
         loss = float(contrastive_loss(images, texts, shown["temperature"]))
         assert shown["loss"] == pytest.approx(loss, rel=1e-5, abs=1e-5)
-        effective = effective_negatives(similarities / shown["temperature"])
-        assert shown["effective_negatives"] == pytest.approx(effective, rel=1e-5)
+        probabilities = (similarities / shown["temperature"]).softmax(1)
+        effective_negatives = float(torch.special.entr(probabilities).sum(1).exp().mean())
+        assert shown["effective_negatives"] == pytest.approx(effective_negatives, rel=1e-5)
     assert widget.temperature == 2
 
 
-@pytest.mark.parametrize("hand", HANDS)
+def test_slider_by_mouse_and_by_every_key(page: Page, tmp_path: Path) -> None:
+    view = open_page(page, tmp_path, explorer())
+    temperatures = [view.numbers()["temperature"]]
+    before = {name: view.pixels(name) for name in ("similarity", "softmax")}
+    for key in ("ArrowRight", "ArrowUp", "PageUp", "ArrowLeft", "ArrowDown", "PageDown", "End", "Home"):
+        view.slider.press(key)
+        temperatures.append(view.numbers()["temperature"])
+        assert float(view.slider.get_attribute("aria-valuetext")) == temperatures[-1]
+    start, right, up, page_up, left, down, page_down, end, home = temperatures
+    assert start < right < up < page_up > left > down > page_down
+    assert page_up / up > (up / right) ** 5
+    assert down == pytest.approx(page_up * start / up, rel=0.02)
+    assert (end, home) == (2, 0.01)
+    view.drag(0.01, 0.7)
+    assert view.numbers()["temperature"] > 0.2
+    assert view.pixels("similarity") == before["similarity"]
+    assert view.pixels("softmax") != before["softmax"]
+
+
+@HANDS
 def test_direction(page: Page, tmp_path: Path, hand: str) -> None:
     widget = explorer()
     view = open_page(page, tmp_path, widget)
@@ -91,10 +82,7 @@ def test_direction(page: Page, tmp_path: Path, hand: str) -> None:
         ("ArrowDown", "image to text", (images, texts)),
         ("ArrowRight", "text to image", (texts, images)),
     ):
-        if hand == "pointer":
-            view.radio(direction).click()
-        else:
-            page.keyboard.press(key)
+        view.radio(direction).click() if hand == "pointer" else page.keyboard.press(key)
         assert view.radio(direction).is_checked()
         widget.direction = direction
         shown = view.numbers()
@@ -103,72 +91,61 @@ def test_direction(page: Page, tmp_path: Path, hand: str) -> None:
         assert (view.pixels() == rows) == (direction == "image to text")
 
 
-@pytest.mark.parametrize("hand", HANDS)
-def test_training(page: Page, tmp_path: Path, hand: str) -> None:
+@HANDS
+def test_moments_of_a_training(page: Page, tmp_path: Path, hand: str) -> None:
     widget = full_explorer()
     view = open_page(page, tmp_path, widget)
     training = view.slider_named("Training")
     pictures = [view.pixels("similarity")]
-    assert training.get_attribute("aria-valuetext") == "now"
-    # By keys from the last moment to the middle and to the ends; by hand to where the same moments lie.
     for moment, name, key, place in (
         (1, "half-way", "ArrowLeft", 0.5),
         (2, "now", "End", 0.99),
         (0, "untrained", "Home", 0.01),
     ):
-        if hand == "pointer":
-            view.drag(0.7, place, training)
-        else:
-            training.press(key)
+        view.drag(0.7, place, training) if hand == "pointer" else training.press(key)
         widget.moment = moment
         assert view.numbers() == close(widget.numbers())
         assert training.get_attribute("aria-valuetext") == name
-        assert view.root.get_by_text(name, exact=True).last.is_visible()
         pictures.append(view.pixels("similarity"))
     assert pictures[0] == pictures[2]
     assert len(set(pictures)) == 3
 
 
-@pytest.mark.parametrize("hand", HANDS)
-@pytest.mark.parametrize(
-    ("name", "trait", "chosen", "other"),
-    [("L2-normalise", "normalize", False, True), ("Mask the same image", "mask", True, False)],
-)
-def test_check_boxes(page: Page, tmp_path: Path, name: str, trait: str, chosen: bool, other: bool, hand: str) -> None:
+@HANDS
+@pytest.mark.parametrize(("name", "trait"), [("L2-normalise", "normalize"), ("Mask the same image", "mask")])
+def test_check_boxes(page: Page, tmp_path: Path, name: str, trait: str, hand: str) -> None:
     widget = full_explorer()
     view = open_page(page, tmp_path, widget)
-    box = view.check_box(name)
-    before = view.pixels()
-    for value in (chosen, other):
+    box, start, before = view.check_box(name), getattr(widget, trait), view.pixels()
+    for value in (not start, start):
         box.click() if hand == "pointer" else box.press("Space")
         assert box.is_checked() == value
         setattr(widget, trait, value)
         assert view.numbers() == close(widget.numbers())
-        assert (view.pixels() == before) == (value == other)
+        assert (view.pixels() == before) == (value == start)
 
 
-@pytest.mark.parametrize("hand", HANDS)
+@HANDS
 def test_logit_scale_is_another_name_for_the_same(page: Page, tmp_path: Path, hand: str) -> None:
     view = open_page(page, tmp_path, explorer(temperature=0.05))
     before, box = view.numbers(), view.check_box("As logit scale")
-    assert view.slider.get_attribute("aria-valuetext") == "0.05"
     box.click() if hand == "pointer" else box.press("Space")
     assert view.numbers() == before
     assert view.slider.get_attribute("aria-valuetext") == "20"
     assert view.root.locator("[data-quantity=temperature]").inner_text() == "20"
-    view.slider.press("ArrowRight")  # hotter, as before
+    view.slider.press("ArrowRight")  # a higher temperature, as before
     assert view.numbers()["temperature"] > 0.05
     assert float(view.slider.get_attribute("aria-valuetext")) < 20
 
 
-@pytest.mark.parametrize("temperature", [0.001, 0.0123456, 0.07, 5.0])
-def test_a_temperature_from_python_is_kept_to_the_last_digit(page: Page, tmp_path: Path, temperature: float) -> None:
+@pytest.mark.parametrize("temperature", [0.001, 0.0123456, 5.0])
+def test_a_temperature_from_python_is_not_rounded(page: Page, tmp_path: Path, temperature: float) -> None:
     view = open_page(page, tmp_path, explorer(4, temperature=temperature))
     assert view.numbers()["temperature"] == temperature
     assert float(view.slider.get_attribute("aria-valuetext")) == pytest.approx(temperature, rel=1e-3)
 
 
-def test_what_is_chosen_in_python_is_what_a_page_opens_with(page: Page, tmp_path: Path) -> None:
+def test_a_page_opens_with_the_settings_made_in_python(page: Page, tmp_path: Path) -> None:
     widget = full_explorer()
     widget.direction, widget.normalize, widget.mask, widget.scale = "text to image", False, True, "logit scale"
     widget.selected, widget.moment, widget.temperature = 5, 1, 1.5
@@ -181,46 +158,22 @@ def test_what_is_chosen_in_python_is_what_a_page_opens_with(page: Page, tmp_path
     assert len(view.bars()) > 1
 
 
-def test_pointing_at_a_cell_shows_its_pair_and_follows_the_slider(page: Page, tmp_path: Path) -> None:
-    view = open_page(page, tmp_path, explorer(4))
-    before = view.point(1, 2, pairs=4)
-    images, texts = features(4)
-    assert "Image 1 with text 2" in before
-    assert "a square of shade 2" in before
-    assert f"similarity {torch.nn.functional.cosine_similarity(images[1], texts[2], dim=0):.3f}" in before
-    view.slider.press("End")
-    after = view.said()
-    assert after != before
-    assert "Image 1 with text 2" in after
-
-
-def gradient_by_autograd(widget: TemperatureExplorer) -> torch.Tensor:
-    """``pairs * d loss / d similarity`` by the course's own losses, to which unit vectors pass on the similarities."""
-    similarities = widget.similarities().requires_grad_()
-    unit = torch.eye(widget.pairs, dtype=torch.float64)
-    losses = {
-        "image to text": one_way_contrastive_loss(similarities, unit, widget.temperature),
-        "text to image": one_way_contrastive_loss(similarities.T, unit, widget.temperature),
-    }
-    chosen = losses.values() if widget.direction == "both" else [losses[widget.direction]]
-    (gradient,) = torch.autograd.grad(sum(chosen) / len(chosen), similarities)
-    return widget.pairs * gradient
-
-
 @pytest.mark.parametrize("direction", ["both", "image to text", "text to image"])
-def test_the_pull_or_push_of_a_cell_is_the_gradient_of_the_loss(page: Page, tmp_path: Path, direction: str) -> None:
+def test_a_cell_shows_its_pair_and_its_gradient(page: Page, tmp_path: Path, direction: str) -> None:
     widget = explorer(6, temperature=0.3)
     widget.direction = direction
-    if direction == "text to image":
-        widget.normalize, widget.temperature = False, 20.0  # dot products are that much larger
-    gradient = gradient_by_autograd(widget)
-    torch.testing.assert_close(widget.gradient(), gradient)
+    gradient = widget.gradient()
     view = open_page(page, tmp_path, widget)
     for row, column in ((0, 0), (0, 5), (3, 3), (4, 1), (5, 0)):
-        said = view.point(row, column, pairs=6)
-        verb, figure = re.search(r"(pulled together|pushed apart) with (\S+)", said).groups()
+        details = view.point(row, column, pairs=6)
+        assert f"Image {row} with text {column}" in details
+        assert f"a square of shade {column}" in details
+        assert f"similarity {float(widget.similarities()[row, column]):.3f}".replace("-", "\u2212") in details
+        verb, number = re.search(r"(pulled together|pushed apart) with (\S+)", details).groups()
         assert (verb == "pushed apart") == (gradient[row, column] > 0)
-        assert float(figure) == pytest.approx(abs(float(gradient[row, column])), rel=5e-3)
+        assert float(number) == pytest.approx(abs(float(gradient[row, column])), rel=5e-3)
+    view.slider.press("End")
+    assert view.details() != details
 
 
 def test_the_matrix_by_keys(page: Page, tmp_path: Path) -> None:
@@ -228,44 +181,39 @@ def test_the_matrix_by_keys(page: Page, tmp_path: Path) -> None:
     page.evaluate("document.body.style.paddingBottom = '3000px'")
     view.face().focus()
     scrolled = page.evaluate("window.scrollY")
-    assert "Image 0 with text 0, a matched pair" in view.said()
+    assert "Image 0 with text 0, a matched pair" in view.details()
     for key, pair in (
         ("ArrowRight", (0, 1)),
         ("ArrowDown", (1, 1)),
         ("ArrowDown", (2, 1)),
         ("ArrowLeft", (2, 0)),
-        ("ArrowLeft", (2, 0)),  # the edge holds
+        ("ArrowLeft", (2, 0)),  # the focus stays within the matrix
         ("ArrowUp", (1, 0)),
     ):
         page.keyboard.press(key)
-        assert f"Image {pair[0]} with text {pair[1]}" in view.said()
+        assert f"Image {pair[0]} with text {pair[1]}" in view.details()
     assert "Image 1 with text 0" in view.root.locator("[aria-live]").inner_text()
     for lock in ("Enter", " "):
         page.keyboard.press(lock)
         assert view.bars().keys() == {0, 2, 3}
         page.keyboard.press("Escape")
         assert view.bars() == {}
-    assert page.evaluate("window.scrollY") == scrolled  # neither Space nor the arrows moved the page
+    assert page.evaluate("window.scrollY") == scrolled
 
 
-def test_tab_stops_are_as_many_as_controls(page: Page, tmp_path: Path) -> None:
-    view = open_page(page, tmp_path, full_explorer())
+def test_each_control_is_one_tab_stop(page: Page, tmp_path: Path) -> None:
+    open_page(page, tmp_path, full_explorer())
     stops = []
-    for _ in range(10):
+    for _ in range(8):
         page.keyboard.press("Tab")
-        focused = page.locator(":focus")
-        if not focused.count():
-            break
-        stops.append(focused.evaluate("(node) => node.ariaLabel ?? node.labels[0].innerText").split(":")[0])
+        name = page.locator(":focus").evaluate("(node) => node.ariaLabel ?? node.labels[0].innerText")
+        stops.append(name.split(":")[0])
     boxes = ["L2-normalise", "Mask the same image", "As logit scale"]
     matrices = ["Cells of the similarity matrix", "Cells of the softmax matrix"]
     assert stops == ["Temperature", "Training", "both", *boxes, *matrices]
-    view.face().focus()
-    outline = view.face().evaluate("(face) => getComputedStyle(face).outlineWidth")
-    assert float(outline.removesuffix("px")) >= 2
 
 
-def test_a_click_locks_a_line_and_its_chart_follows_the_slider(page: Page, tmp_path: Path) -> None:
+def test_a_click_locks_a_line_and_shows_who_pushes(page: Page, tmp_path: Path) -> None:
     widget = explorer()
     view = open_page(page, tmp_path, widget)
     page.mouse.click(*view.cell(3, 9, pairs=16))
@@ -278,37 +226,12 @@ def test_a_click_locks_a_line_and_its_chart_follows_the_slider(page: Page, tmp_p
         assert min(bars.values()) >= max(float(share) for k, share in enumerate(shares) if k not in bars) - 1e-12
         rest = view.pushes.locator("[data-share]:not([data-negative])").get_attribute("data-share")
         assert float(rest) == pytest.approx(1 - sum(bars.values()))
-        repulsion = gradient_of_row(widget, 3)
-        assert bars == pytest.approx({k: float(repulsion[k]) for k in bars}, rel=1e-6)
-        widths = view.pushes.locator("[data-negative] .fill").evaluate_all("(fills) => fills.map((f) => f.style.width)")
-        assert [float(width[:-1]) for width in widths] == pytest.approx([100 * bar for bar in bars.values()], abs=1e-3)
         view.slider.press("End")
     page.mouse.click(*view.cell(3, 2, pairs=16))
     assert view.bars() == {}
     page.mouse.click(*view.cell(5, 2, pairs=16))
-    assert 5 not in view.bars()
-    let_go = view.pushes.get_by_role("button", name="let go")
-    let_go.press("Enter")
+    view.pushes.get_by_role("button", name="let go").click()
     assert view.bars() == {}
-    page.mouse.click(*view.cell(5, 2, pairs=16))
-    let_go.click()
-    assert view.bars() == {}
-
-
-def test_a_click_locks_the_line_pointed_at(page: Page, tmp_path: Path) -> None:
-    view = open_page(page, tmp_path, explorer(256))  # a cell is less than two pixels high
-    for row in range(100, 106):
-        page.mouse.click(*view.cell(row, 9, pairs=256))
-        assert f"Image {row} with text 9" in view.said()
-        assert view.pushes.get_by_text(f"Who pushes image {row} away").is_visible()
-
-
-def gradient_of_row(widget: TemperatureExplorer, row: int) -> torch.Tensor:
-    """The shares of the negatives in the positive part of one row's gradient, by autograd of the one-way loss."""
-    similarities = widget.similarities().requires_grad_()
-    loss = one_way_contrastive_loss(similarities, torch.eye(widget.pairs, dtype=torch.float64), widget.temperature)
-    repulsion = torch.autograd.grad(loss, similarities)[0][row].clamp_min(0)
-    return repulsion / repulsion.sum()
 
 
 def test_who_pushes_by_column_and_without_copies(page: Page, tmp_path: Path) -> None:
@@ -321,7 +244,6 @@ def test_who_pushes_by_column_and_without_copies(page: Page, tmp_path: Path) -> 
     bars = view.bars()
     assert bars.keys() == {0, 1, 2, 3, 6, 7}  # 5 shows the same image
     assert bars == pytest.approx({k: float(widget.shares()[k]) for k in bars}, rel=1e-9)
-    assert "text 4" in view.pushes.inner_text()
     assert "masked" in view.point(5, 4, pairs=8)
 
 
@@ -336,9 +258,6 @@ def test_a_caption_never_becomes_markup(page: Page, tmp_path: Path) -> None:
         assert view.root.locator(".detail .caption").text_content() == caption
     page.mouse.click(*view.cell(1, 1, pairs=4))
     assert nasty in view.pushes.locator("[data-negative='0']").text_content()
-    view.face().press("ArrowLeft")
-    view.settle()
-    assert nasty in view.root.locator("[aria-live]").text_content()
     assert view.root.locator("img, script").count() == 0
     assert page.evaluate("window.caught") is None
 
@@ -347,13 +266,12 @@ def test_a_caption_never_becomes_markup(page: Page, tmp_path: Path) -> None:
 def test_any_number_of_pairs(page: Page, tmp_path: Path, pairs: int) -> None:
     widget = explorer(pairs)
     view = open_page(page, tmp_path, widget)
-    assert view.numbers() == close(widget.numbers())
     last = pairs - 1
     assert f"Image {last} with text {last}, a matched pair" in view.point(last, last, pairs)
     assert view.root.locator(".rows .tile").count() == (2 * pairs if pairs <= 32 else 0)
     page.mouse.click(*view.cell(last, last, pairs))
     assert len(view.bars()) == min(8, pairs - 1)
-    assert view.pushes.is_visible()
+    assert view.pushes.get_by_text(f"Who pushes image {last} away").is_visible()
     view.slider.press("End")
     widget.temperature = 2
     assert view.numbers() == close(widget.numbers())
@@ -364,25 +282,21 @@ def test_without_pictures_and_captions(page: Page, tmp_path: Path) -> None:
     for axis in (".rows", ".columns"):
         assert view.root.locator(f".panel:first-child {axis} span").all_inner_texts() == list("01234")
     assert "text 3" in view.point(2, 3, pairs=5)
-    page.mouse.click(*view.cell(2, 3, pairs=5))
-    assert "text 3" in view.pushes.locator("[data-negative='3']").inner_text()
     assert view.root.locator(".tile").count() == 0
 
 
-def test_ties_are_wrong_here_too(page: Page, tmp_path: Path) -> None:
+def test_a_tie_is_wrong_in_the_browser_too(page: Page, tmp_path: Path) -> None:
     images, texts = features(6)
     images[3], texts[5] = images[0], texts[4]
     widget = TemperatureExplorer(images, texts, temperature=0.5)
     accuracy = open_page(page, tmp_path, widget).numbers()["accuracy"]
     assert accuracy == pytest.approx(widget.numbers()["accuracy"])
-    assert accuracy <= 4 / 6  # on either side two of the six have a twin
+    assert accuracy <= 4 / 6  # two of the six have a twin in either direction
 
 
-# 640 pixels, each drawn by 2 x 2, are a window of 1280 at 200 % zoom.
+# 640 pixels, each displayed by 2 x 2, are a window of 1280 at 200 % zoom.
 @pytest.mark.parametrize(
-    ("width", "zoom", "words"),
-    [(320, 1, "a square of shade"), (600, 1, "x" * 500), (640, 2, "x" * 500), (1280, 1, "a square of shade")],
-    ids=["telephone", "narrow", "zoomed", "wide"],
+    ("width", "zoom", "words"), [(320, 1, "a square of shade"), (640, 2, "x" * 500)], ids=["telephone", "zoomed"]
 )
 def test_nothing_is_cut_off_in_a_narrow_window(
     browser: Browser, tmp_path: Path, width: int, zoom: int, words: str
@@ -400,10 +314,6 @@ def test_nothing_is_cut_off_in_a_narrow_window(
             assert canvas.evaluate("(canvas) => canvas.width / canvas.clientWidth") == pytest.approx(zoom, abs=0.01)
             assert canvas.bounding_box()["width"] > 150
         assert view.slider.bounding_box()["width"] >= 100
-        view.drag(0.3, 0.9)
-        widget.temperature = view.numbers()["temperature"]
-        assert widget.temperature > 0.5
-        assert view.numbers() == close(widget.numbers())
 
 
 def test_by_touch(browser: Browser, tmp_path: Path) -> None:
@@ -411,63 +321,54 @@ def test_by_touch(browser: Browser, tmp_path: Path) -> None:
         view = open_page(page, tmp_path, explorer(8))
         start = view.numbers()["temperature"]
         box = view.slider.bounding_box()
-        middle = box["y"] + box["height"] / 2
-        page.touchscreen.tap(box["x"] + 0.8 * box["width"], middle)
-        tapped = view.numbers()["temperature"]
-        assert tapped > 2 * start
-
-        finger = page.context.new_cdp_session(page)
-        places = [box["x"] + share * box["width"] for share in (0.8, 0.6, 0.4, 0.2)]
-        for kind, place in zip(["touchStart"] + ["touchMove"] * 3, places, strict=True):
-            finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": place, "y": middle}]})
-        finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-        assert view.numbers()["temperature"] < start
-
+        page.touchscreen.tap(box["x"] + 0.8 * box["width"], box["y"] + box["height"] / 2)
+        assert view.numbers()["temperature"] > 2 * start
         page.touchscreen.tap(*view.cell(2, 5, pairs=8))
-        assert "Image 2 with text 5" in view.said()
+        assert "Image 2 with text 5" in view.details()
         assert view.bars().keys() == set(range(8)) - {2}
-        page.touchscreen.tap(*view.cell(2, 6, pairs=8))
-        assert view.bars() == {}
-        page.touchscreen.tap(*centre(view, "text to image"))
-        assert view.radio("text to image").is_checked()
 
 
-def centre(view: ExplorerView, direction: str) -> tuple[float, float]:
-    radio = view.radio(direction)
-    radio.scroll_into_view_if_needed()
-    box = radio.bounding_box()
-    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(page: Page, tmp_path: Path, theme: str) -> None:
+    page.emulate_media(color_scheme=theme)
+    view = open_page(page, tmp_path, full_explorer())
+    page.mouse.click(*view.cell(3, 1, 16))
+    view.check_box("L2-normalise").uncheck()
+    view.check_box("Mask the same image").check()
+    assert view.bars()
+    assert view.faults() == []
+    view.root.locator(".note").first.evaluate("(note) => { note.style.color = 'rgb(110 110 110 / 0.8)'; }")
+    assert any("color-contrast" in fault for fault in view.faults())  # the check itself works
 
 
-def test_words_can_be_read_in_the_dark(page: Page, tmp_path: Path) -> None:
-    brightness = []
-    for theme in ("dark", "light"):
-        page.emulate_media(color_scheme=theme)
-        number = open_page(page, tmp_path, explorer()).root.locator("[data-quantity=loss]")
-        colour = number.evaluate("(value) => getComputedStyle(value).color.match(/[0-9]+/g).map(Number)")
-        brightness.append(sum(colour[:3]) / 3)
-    assert brightness[0] > 180 > 80 > brightness[1]
+def test_without_javascript_the_page_describes_itself(browser: Browser, tmp_path: Path) -> None:
+    widget = explorer(4)
+    with watched_page(browser, java_script_enabled=False) as page:
+        page.goto(widget.to_html(tmp_path / "explorer.html").as_uri())
+        assert f"loss={widget.numbers()['loss']:.4g}" in page.locator("body").inner_text()
 
 
-def test_one_picture_a_frame_and_none_when_idle(page: Page, tmp_path: Path) -> None:
+def test_one_picture_per_frame_and_none_when_idle(page: Page, tmp_path: Path) -> None:
     view = open_page(page, tmp_path, explorer(64))
-    page.evaluate(
-        """() => {
-            window.frames_asked = 0;
-            const ask = window.requestAnimationFrame.bind(window);
-            window.requestAnimationFrame = (draw) => { window.frames_asked++; return ask(draw); };
+    asked = page.evaluate(
+        """async () => {
+            const frame = window.requestAnimationFrame.bind(window);
+            const pause = () => new Promise((done) => frame(() => frame(done)));
+            const slider = document.querySelector("input[aria-label^=Temperature]");
+            let count = 0;
+            window.requestAnimationFrame = (callback) => { count++; return frame(callback); };
+            await pause();
+            const idle = count;
+            for (let to = 0; to < 50; to++) { slider.value = to; slider.dispatchEvent(new Event("input")); }
+            await pause();
+            return [idle, count];
         }"""
     )
-    page.wait_for_timeout(300)
-    assert page.evaluate("window.frames_asked") == 0
-    view.slider.evaluate(
-        "(s) => { for (let to = 0; to < 50; to++) { s.value = to; s.dispatchEvent(new Event('input')); } }"
-    )
-    page.wait_for_timeout(100)
-    assert page.evaluate("window.frames_asked") == 1
+    assert asked == [0, 1]
+    assert view.numbers()["temperature"] != 0.07
 
 
-def test_cleaning_up_leaves_nothing(page: Page, tmp_path: Path) -> None:
+def test_removing_the_widget_leaves_nothing(page: Page) -> None:
     widget = full_explorer(4)
     state = widget.get_state(set(TemperatureExplorer.class_own_traits(sync=True)))
     state |= {name: list(state[name]) for name in ("features", "thumbnails")}
@@ -493,9 +394,8 @@ def test_cleaning_up_leaves_nothing(page: Page, tmp_path: Path) -> None:
             const before = [made, listeners.size];
             await new Promise(requestAnimationFrame);
             cleanUp();
-            el.remove();
-            return { before, after: [made, listeners.size] };
+            return { before, after: [made, listeners.size, el.children.length] };
         }""",
         [BROWSER_SCRIPT, state],
     )
-    assert result == {"before": [1, 7], "after": [0, 0]}
+    assert result == {"before": [1, 7], "after": [0, 0, 0]}

@@ -1,61 +1,61 @@
 """The lessons as a learner first sees them: opened in JupyterLab, trusted, no cell run."""
 
-from pathlib import Path
-
 import pytest
+from conftest import watched_page
 from explorer_view import ExplorerView
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page, expect
+from servers import PROJECT, Jupyter
 
 pytestmark = pytest.mark.browser
 
-PROJECT = Path(__file__).resolve().parents[2]
 LESSONS = sorted(path.name for path in (PROJECT / "notebooks").glob("*.ipynb"))
-WITH_EXPLORER = ["03_temperature.ipynb", "05_training.ipynb"]
-WITH_LIVE_TRAINING = ["03_temperature.ipynb", "05_training.ipynb"]
+# JupyterLab looks for a stored widget, waits 100 ms, and looks again. On a busy machine it comes back much later.
+LATE_TIMERS = (
+    "{ const now = setTimeout; window.setTimeout = (f, ms, ...given) => now(f, ms === 100 ? 2500 : ms, ...given) }"
+)
 
 
-def scroll_until(page: Page, wanted: str) -> bool:
-    """Scroll down the open notebook until an element is there. JupyterLab draws only the cells near the window."""
-    page.locator(".jp-CodeCell").first.wait_for(timeout=60_000)
-    lesson = page.locator(".jp-WindowedPanel-outer").first
-    for _ in range(100):
-        if page.locator(wanted).count():
-            return True
-        lesson.evaluate("node => { node.scrollTop += 700 }")
-        page.wait_for_timeout(150)
-    return False
-
-
-@pytest.mark.parametrize("name", LESSONS)
-def test_a_lesson_opens_whole_and_shows_its_figure_at_once(jupyter, page: Page, name: str) -> None:
+def open_lesson(page: Page, jupyter: Jupyter, name: str) -> None:
+    page.set_default_timeout(120_000)
     page.goto(jupyter.url(name))
-    figure = ".jp-OutputArea-output img, .temperature-explorer"
-    assert scroll_until(page, figure)
-    assert page.locator(figure).first.bounding_box()["width"] > 200
-    assert scroll_until(page, "h2:has-text('Try it yourself')")
+    page.locator(".jp-CodeCell").first.wait_for()
 
 
-@pytest.mark.parametrize("name", WITH_EXPLORER)
-def test_a_stored_explorer_is_alive_without_running_a_cell(jupyter, page: Page, name: str) -> None:
-    page.goto(jupyter.url(name))
-    assert scroll_until(page, ".temperature-explorer")
+def check_widgets(page: Page) -> None:
+    """The stored explorer follows its slider, and the stored training shows its curves."""
     page.locator(".temperature-explorer").first.scroll_into_view_if_needed()
     view = ExplorerView(page)
     before, pixels = view.numbers(), view.pixels("softmax")
-    view.drag(0.35, 0.8)
+    view.slider.press("End")
     after = view.numbers()
     assert after["temperature"] > before["temperature"]
-    assert after["effective_negatives"] > before["effective_negatives"]
     assert after["accuracy"] == before["accuracy"]
     assert view.pixels("softmax") != pixels
 
-
-@pytest.mark.parametrize("name", WITH_LIVE_TRAINING)
-def test_a_stored_training_shows_its_curves_without_running_a_cell(jupyter, page: Page, name: str) -> None:
-    page.goto(jupyter.url(name))
-    assert scroll_until(page, ".live-training")
     training = page.locator(".live-training").first
     training.scroll_into_view_if_needed()
     training.locator("path.curve[d*=L]").first.wait_for()
     assert int(training.locator(".done").get_attribute("data-step")) > 0
-    training.get_by_role("button", name="Start", exact=True).wait_for()
+    expect(page.get_by_text("Error displaying widget")).to_have_count(0)
+
+
+@pytest.mark.parametrize("name", ["03_temperature.ipynb", "05_training.ipynb"])
+def test_stored_widgets_work_without_running_a_cell(jupyter: Jupyter, page: Page, name: str) -> None:
+    open_lesson(page, jupyter, name)
+    check_widgets(page)
+
+
+def test_stored_widgets_work_on_a_slow_machine(jupyter: Jupyter, browser: Browser) -> None:
+    with watched_page(browser) as page:
+        page.add_init_script(LATE_TIMERS)
+        page.context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": 4})
+        open_lesson(page, jupyter, "03_temperature.ipynb")
+        check_widgets(page)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_lesson_shows_its_first_figure_and_its_exercises(jupyter: Jupyter, page: Page, name: str) -> None:
+    open_lesson(page, jupyter, name)
+    for wanted in (".jp-OutputArea-output img, .temperature-explorer", "h2:has-text('Try it yourself')"):
+        page.locator(wanted).first.scroll_into_view_if_needed()

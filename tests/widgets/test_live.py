@@ -1,4 +1,4 @@
-"""A training under the hand, without a page: what acts between two steps, what is sent, and how a run ends."""
+"""The live training without a page: what acts between two steps, what is sent, and how a run ends."""
 
 import asyncio
 import math
@@ -7,7 +7,6 @@ import struct
 import numpy as np
 import pytest
 import torch
-import traitlets
 
 from helpers.widgets import live
 from helpers.widgets.live import LiveTraining
@@ -41,62 +40,6 @@ def rows(training: LiveTraining) -> np.ndarray:
     return np.frombuffer(training.history, dtype="<f4").reshape(-1, 1 + len(curves))
 
 
-def test_a_temperature_set_during_the_training_is_that_of_the_next_step(model: Model) -> None:
-    async def hand() -> None:
-        training = LiveTraining(model.step, steps=10, temperature=0.1)
-        task = training.start()
-        await steps_made(model, 4)
-        training.temperature = 0.5
-        await task
-        assert model.used == [0.1] * 4 + [0.5] * 6
-        assert training.curves["temperature"] == model.used
-
-    asyncio.run(hand())
-
-
-def test_stop_ends_the_run_before_the_next_step_and_start_goes_on_from_there(model: Model) -> None:
-    async def hand() -> None:
-        training = LiveTraining(model.step, steps=10)
-        task = training.start()
-        await steps_made(model, 4)
-        training.stop()
-        await task
-        assert len(model.used) == 4
-        assert not training.running
-        await training.start()
-        assert len(model.used) == training.steps == 10
-
-    asyncio.run(hand())
-
-
-def test_started_at_its_end_it_goes_as_many_steps_more(model: Model) -> None:
-    training = LiveTraining(model.step, steps=5)
-    training.run(2)
-    assert (len(model.used), training.steps) == (2, 5)
-    training.run()
-    assert (len(model.used), training.steps) == (5, 5)
-    training.run()
-    assert (len(model.used), training.steps) == (10, 10)
-    training.run(3)
-    assert (len(model.used), training.steps) == (13, 13)
-
-
-def test_a_second_start_returns_the_same_task_also_just_after_a_stop(model: Model) -> None:
-    async def hand() -> None:
-        training = LiveTraining(model.step, steps=10)
-        task = training.start()
-        assert training.start() is task
-        await steps_made(model, 3)
-        training.stop()
-        assert training.start() is task
-        with pytest.raises(RuntimeError, match="stop it first"):
-            training.run()
-        await task
-        assert len(model.used) == 10
-
-    asyncio.run(hand())
-
-
 def test_a_plain_loop_records_the_same(model: Model) -> None:
     plain = LiveTraining(model.step, steps=7)
     plain.run()
@@ -109,13 +52,6 @@ def test_a_plain_loop_records_the_same(model: Model) -> None:
     assert plain.curves == waiting.curves
     assert plain.history == waiting.history
     assert not plain.running
-
-
-def test_without_an_event_loop_start_names_what_to_call(model: Model) -> None:
-    training = LiveTraining(model.step)
-    with pytest.raises(RuntimeError, match=r"call run\(\)"):
-        training.start()
-    assert not training.running
 
 
 def test_the_button_starts_and_stops(model: Model) -> None:
@@ -134,35 +70,12 @@ def test_the_button_starts_and_stops(model: Model) -> None:
     asyncio.run(hand())
 
 
-def test_closing_the_widget_ends_its_run(model: Model) -> None:
-    async def hand() -> None:
-        training = LiveTraining(model.step, steps=1000)
-        task = training.start()
-        await steps_made(model, 3)
-        training.close()
-        await asyncio.wait_for(task, 5)
-        assert len(model.used) < 1000
-
-    asyncio.run(hand())
-
-
 def test_history_holds_the_temperature_and_each_drawn_curve_once(model: Model) -> None:
     panels = {"Both": ["accuracy", "loss"], "Again": ["loss"]}
     training = LiveTraining(model.step, steps=3, temperature=0.2, panels=panels)
     training.run()
     expected = [training.curves[name] for name in ("temperature", "accuracy", "loss")]
     assert rows(training) == pytest.approx(np.array(expected).T, rel=1e-6)
-
-
-def test_without_panels_each_number_has_one(model: Model) -> None:
-    training = LiveTraining(model.step, steps=1, limits={"accuracy": (0, 1)}, levels={"loss": {"chance": 2.0}})
-    training.run()
-    assert [(panel["title"], panel["curves"]) for panel in training.panels] == [
-        ("loss", ["loss"]),
-        ("accuracy", ["accuracy"]),
-    ]
-    assert training.panels[1]["limits"] == [0, 1]
-    assert training.panels[0]["levels"] == {"chance": 2.0}
 
 
 def test_messages_are_few_and_together_they_are_the_history(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,15 +91,6 @@ def test_messages_are_few_and_together_they_are_the_history(model: Model, monkey
     ends = np.cumsum([len(buffer) for _, buffer in messages])
     assert [start for start, _ in messages] == [0, *ends[:-1]]
     assert stored == [len(messages)]  # the whole goes out once, at the end
-
-
-def test_a_page_that_lacks_rows_is_sent_them(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    training = LiveTraining(model.step, steps=20)
-    training.run()
-    messages = []
-    monkeypatch.setattr(training, "send", lambda content, buffers: messages.append((content, *buffers)))
-    training._handle_custom_msg({"missing": 24}, [])
-    assert messages == [({"start": 24}, training.history[24:])]
 
 
 @pytest.mark.parametrize("begin", ["run", "start"])
@@ -223,52 +127,6 @@ def test_a_number_that_is_not_finite_stops_the_run_in_words(value: float) -> Non
     assert training.trouble == ""
 
 
-@pytest.mark.parametrize(
-    ("returned", "words"),
-    [
-        (None, "numbers by name"),
-        ({}, "numbers by name"),
-        ({"loss": 1.0}, "not 'accuracy'"),
-        ({"loss": 1.0, "accuracy": 0.5, "temperature": 0.1}, "recorded already"),
-        ({"loss": 1.0, "accuracy": 0.5, "gap": 0.1}, "'gap', which it did not return at first"),
-    ],
-)
-def test_what_step_must_return_is_said(returned: object, words: str) -> None:
-    numbers = iter([{"loss": 1.0, "accuracy": 0.5}, returned])
-    training = LiveTraining(lambda temperature: next(numbers), steps=2, panels={"Loss": ["loss"]})
-    with pytest.raises((TypeError, ValueError), match=words):
-        training.run()
-    assert len(training.curves["loss"]) == 1
-
-
-def test_a_curve_that_step_does_not_return_is_named() -> None:
-    training = LiveTraining(lambda temperature: {"los": 1.0}, panels={"Loss": ["loss"]})
-    with pytest.raises(ValueError, match="returned los, but not 'loss'"):
-        training.run()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"temperature": 0.0}, "temperature"),
-        ({"steps": 0}, "steps must be 1 or more"),
-        ({"panels": {"Loss": ["loss"]}, "limits": {"loss": (0, 1)}}, "'loss' is none of"),
-        ({"panels": {"Loss": ["loss"]}, "levels": {"chance": {"": 1.0}}}, "'chance' is none of"),
-        ({"panels": {"Loss": ["loss"]}, "limits": {"Loss": (1, 0)}}, "lower and a higher"),
-    ],
-)
-def test_bad_arguments_are_named(model: Model, arguments: dict, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        LiveTraining(model.step, **arguments)
-
-
-def test_a_temperature_not_above_zero_is_refused_later_too(model: Model) -> None:
-    training = LiveTraining(model.step, temperature=0.2)
-    with pytest.raises(traitlets.TraitError):
-        training.temperature = 0.0
-    assert training.temperature == 0.2
-
-
 @pytest.mark.filterwarnings("error")
 def test_numbers_may_be_tensors(model: Model) -> None:
     training = LiveTraining(lambda temperature: {"loss": torch.tensor(2.5, requires_grad=True)}, steps=1)
@@ -276,3 +134,49 @@ def test_numbers_may_be_tensors(model: Model) -> None:
     assert training.curves["loss"] == [2.5]
     assert struct.unpack("<2f", training.history)[1] == 2.5
     assert repr(training) == "LiveTraining(step 1 of 1, temperature=0.1, loss=2.5)"
+
+
+def test_slider_stop_and_start_act_between_two_steps(model: Model) -> None:
+    async def hand() -> None:
+        training = LiveTraining(model.step, steps=10, temperature=0.1)
+        task = training.start()
+        assert training.start() is task
+        await steps_made(model, 4)
+        training.temperature = 0.5
+        await steps_made(model, 6)
+        training.stop()
+        await task
+        assert not training.running
+        assert training.curves["temperature"] == model.used == [0.1] * 4 + [0.5] * 2
+        await training.start()  # continues
+        assert len(model.used) == training.steps == 10
+        training.run(3)
+        assert len(model.used) == training.steps == 13
+        task = training.start()
+        training.close()
+        await task
+        assert len(model.used) == 13
+
+    asyncio.run(hand())
+
+
+@pytest.mark.parametrize("returned", [None, {}, {"loss": 1.0}, {"loss": 1.0, "accuracy": 0.5, "gap": 0.1}])
+def test_step_must_return_the_same_numbers_each_time(returned: object) -> None:
+    numbers = iter([{"loss": 1.0, "accuracy": 0.5}, returned])
+    training = LiveTraining(lambda temperature: next(numbers), steps=2, panels={"Loss": ["loss"]})
+    with pytest.raises((TypeError, ValueError), match="step must return"):
+        training.run()
+    assert len(training.curves["loss"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"temperature": 0.0}, "temperature"),
+        ({"steps": 0}, "steps must be 1 or more"),
+        ({"panels": {"Loss": ["loss"]}, "limits": {"loss": (0, 1)}}, "'loss' is not in"),
+    ],
+)
+def test_wrong_arguments_are_named(model: Model, arguments: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        LiveTraining(model.step, **arguments)

@@ -1,15 +1,10 @@
-"""A training under the hand in JupyterLab: slider and button act while it goes on, and other cells run meanwhile."""
-
-import json
-from pathlib import Path
+"""The live training in JupyterLab: slider and button act while it runs, and other cells run meanwhile."""
 
 import pytest
 from notebook_page import NotebookPage
 from playwright.sync_api import Locator, Page, expect
 
 pytestmark = pytest.mark.browser
-
-LESSON = Path(__file__).resolve().parents[2] / "notebooks" / "05_training.ipynb"
 
 CELLS = [
     """import time
@@ -44,7 +39,9 @@ def wait_for_steps(page: Page, more: int) -> int:
     """Wait until the page has drawn so many steps more; returns how many it shows then."""
     shown = page.locator(".live-training .done")
     wanted = int(shown.get_attribute("data-step")) + more
-    page.wait_for_function("(wanted) => document.querySelector('.done').dataset.step >= wanted", arg=wanted)
+    page.wait_for_function(
+        "(wanted) => document.querySelector('.done').dataset.step >= wanted", arg=wanted, timeout=60_000
+    )
     return int(shown.get_attribute("data-step"))
 
 
@@ -60,7 +57,7 @@ def test_slider_and_button_act_during_the_training(notebook: NotebookPage) -> No
         page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         wanted = float(page.locator("[data-quantity=temperature]").get_attribute("data-value"))
         assert float(slider(page).get_attribute("aria-valuetext")) == pytest.approx(wanted, rel=1e-3)
-        assert notebook.ask_until("used[-1]", wanted) == wanted  # the step that is made now has it
+        notebook.ask_until("used[-1]", wanted)  # the step that is made now has it
     assert len(set(notebook.ask("used"))) == 6
 
     count, running = eval(notebook.run(1))  # a cell runs meanwhile
@@ -85,7 +82,9 @@ def test_a_page_loaded_during_the_training_shows_it_from_its_first_step(notebook
     page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
     page.reload()
     page.locator(".live-training").wait_for(timeout=60_000)
-    page.wait_for_function("(before) => document.querySelector('.done').dataset.step > before", arg=before)
+    page.wait_for_function(
+        "(before) => document.querySelector('.done').dataset.step > before", arg=before, timeout=60_000
+    )
     page.get_by_role("button", name="Stop", exact=True).click()
     page.get_by_role("button", name="Start", exact=True).wait_for()
     points = (
@@ -94,26 +93,3 @@ def test_a_page_loaded_during_the_training_shows_it_from_its_first_step(notebook
         .evaluate("(p) => p.getAttribute('d').match(/[ML]/g).length")
     )
     assert points == int(page.locator(".live-training .done").get_attribute("data-step"))
-
-
-@pytest.mark.long
-def test_the_loop_of_the_training_lesson_goes_on_and_stops_by_its_button(page: Page, jupyter) -> None:
-    code = [cell for cell in json.loads(LESSON.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
-    last = [cell["id"] for cell in code].index("live-training")
-    lines = ["import os", "os.environ['COURSE_QUICK'] = '1'", *("".join(cell["source"]) for cell in code[: last + 1])]
-    state = "training.curves['loss'], training.running, sum(p.double().sum().item() for p in model.parameters())"
-    notebook = NotebookPage(page, jupyter, "lesson_05.ipynb", ["\n".join(lines)])
-    notebook.run(0)
-    before, running, weights = notebook.ask(state)
-    assert not running
-
-    page.get_by_role("button", name="Start", exact=True).press("Enter")
-    wait_for_steps(page, 3)
-    page.get_by_role("button", name="Stop", exact=True).press("Enter")
-    page.get_by_role("button", name="Start", exact=True).wait_for()
-    after, running, trained = notebook.ask(state)
-    assert not running
-    assert len(after) >= len(before) + 3
-    assert after[: len(before)] == before
-    assert trained != weights
-    assert notebook.ask(state) == (after, running, trained)  # what was learned stays, and nothing goes on
