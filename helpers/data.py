@@ -90,14 +90,16 @@ class ImageTextDataset(Dataset):
         return len(self.image_paths)
 
     def __getitem__(self, row: int) -> dict:
-        batch = self.batch([row])
-        text, *further = batch["texts"][0]
-        item = {"image": batch["images"][0], "text": text, "image_id": batch["image_ids"][0]}
-        return item | ({"further_texts": further} if further else {})
+        return self.__getitems__([row])[0]
 
-    def __getitems__(self, rows: Sequence[int]) -> dict:
-        """A whole batch for the DataLoader, which calls this method when there is one; faster than item by item."""
-        return self.batch(rows)
+    def __getitems__(self, rows: Sequence[int]) -> list[dict]:
+        """The items of a batch, for the DataLoader, which calls this method when there is one: faster than one by one."""
+        batch = self.batch(rows)
+        items = []
+        for image, (text, *further), image_id in zip(*batch.values(), strict=True):
+            item = {"image": image, "text": text, "image_id": image_id}
+            items.append(item | {"further_texts": further} if further else item)
+        return items
 
     def batch(self, rows: Sequence[int]) -> dict:
         """``{"images": float [batch, 3, size, size], "texts": for each row its captions, "image_ids": list[int]}``."""
@@ -185,19 +187,14 @@ class Collate:
     def __init__(self, tokenizer: WordTokenizer) -> None:
         self.tokenizer = tokenizer
 
-    def __call__(self, items: dict | Sequence[dict]) -> dict:
-        """
-        Args:
-            items: a list of ``dataset[i]``, or all of them at once as ``dataset.batch(rows)``.
-        """
-        if not isinstance(items, dict):
-            items = {
-                "images": torch.stack([item["image"] for item in items]),
-                "texts": [[item["text"], *item.get("further_texts", ())] for item in items],
-                "image_ids": [item["image_id"] for item in items],
-            }
-        first, *further = zip(*items["texts"], strict=True)  # the first captions of all images, the second ones, ...
-        batch = {"images": items["images"], **self.tokenized(first), "image_ids": torch.tensor(items["image_ids"])}
+    def __call__(self, items: Sequence[dict]) -> dict:
+        texts = [[item["text"], *item.get("further_texts", ())] for item in items]
+        first, *further = zip(*texts, strict=True)  # the first captions of all images, the second ones, and so on
+        batch = {
+            "images": torch.stack([item["image"] for item in items]),
+            **self.tokenized(first),
+            "image_ids": torch.tensor([item["image_id"] for item in items]),
+        }
         return batch | ({"further_texts": [self.tokenized(texts) for texts in further]} if further else {})
 
     def tokenized(self, texts: Sequence[str]) -> dict:

@@ -206,7 +206,7 @@ def batch(hundred_scenes: Path) -> tuple[dict, WordTokenizer]:
     paths, captions = read_captions(hundred_scenes, "train")
     dataset = ImageTextDataset(paths, captions, image_size=32, captions_per_image=2)
     tokenizer = WordTokenizer.build(caption for image_captions in captions for caption in image_captions)
-    return Collate(tokenizer)(dataset.batch(range(16))), tokenizer
+    return Collate(tokenizer)(dataset.__getitems__(range(16))), tokenizer
 
 
 def test_the_loss_of_two_captions_is_the_mean_of_both(batch: tuple[dict, WordTokenizer]) -> None:
