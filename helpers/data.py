@@ -93,7 +93,7 @@ class ImageTextDataset(Dataset):
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> list[dict]:
-        """The items of a batch, for the DataLoader, which calls this method when there is one: faster than one by one."""
+        """The items of a batch, made together. The DataLoader calls this method; it is faster than item by item."""
         batch = self.batch(rows)
         items = []
         for image, (text, *further), image_id in zip(*batch.values(), strict=True):

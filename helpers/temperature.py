@@ -92,8 +92,6 @@ class LearnedTemperature(nn.Module):
 
     def __init__(self, start: float = 0.07) -> None:
         super().__init__()
-        if not 1 / MAX_LOGIT_SCALE <= start <= 1:
-            raise InputError(f"a learned temperature starts between {1 / MAX_LOGIT_SCALE} and 1, got {start}")
         self.log_logit_scale = nn.Parameter(torch.tensor(-math.log(start)))
 
     def forward(self, progress: float) -> Tensor:
@@ -131,4 +129,6 @@ def parse_schedule(text: str) -> Schedule:
         numbers = [math.nan]
     if len(numbers) not in counts or not all(0 < number < math.inf for number in numbers):
         raise InputError(f"cannot read the temperature schedule {text!r}; write {form}, with finite numbers above 0")
+    if schedule is LearnedTemperature and numbers and not 1 / MAX_LOGIT_SCALE <= numbers[0] <= 1:
+        raise InputError(f"a learned temperature starts between {1 / MAX_LOGIT_SCALE} and 1, got {numbers[0]:g}")
     return schedule(*numbers)
