@@ -13,10 +13,11 @@ from typing import Any, NoReturn
 
 import torch
 
+from helpers.evaluation import unknown_words
 from helpers.experiments import page, run_experiment
 from helpers.files import InputError, atomic_file, read_text
 from helpers.report import evaluate_split, search_images, table
-from helpers.runs import find_checkpoint, load_checkpoint
+from helpers.runs import find_checkpoint, load_checkpoint, restore_model
 from helpers.scale.distributed import process_group
 from helpers.scenes import EASY, HARD, SPLITS, write_scenes
 from helpers.sources.coco_download import download_coco
@@ -74,9 +75,7 @@ def read_arms(path: Path, epochs: float) -> dict[str, Recipe]:
         parser = CommandLine(prog=f"{path}, arm {name!r}", add_help=False)
         add_recipe_options(parser)
         if not name or name in arms or not all(letter.isalnum() or letter in " -_.," for letter in name):
-            raise InputError(
-                f"{path}: an arm needs a name of its own, of letters, digits, spaces and -_., not {name!r}"
-            )
+            raise InputError(f"{path}: each arm needs a different name, of letters, digits, spaces and -_.,: {name!r}")
         try:
             arms[name] = recipe_from(parser.parse_args(shlex.split(options)), epochs=epochs)
         except ValueError as error:
@@ -88,18 +87,11 @@ def read_arms(path: Path, epochs: float) -> dict[str, Recipe]:
 
 def run_train(options: argparse.Namespace) -> None:
     recipe = recipe_from(options, seconds=60.0)
+    settings = {name: getattr(options, name) for name in ("resume", "device", "workers", "cache")}
     torch.set_num_threads(min(2, torch.get_num_threads()))
     with process_group(options.device) as ranks:
         try:
-            train(
-                options.data,
-                options.out,
-                recipe,
-                resume=options.resume,
-                device=options.device,
-                workers=options.workers,
-                cache=options.cache,
-            )
+            train(options.data, options.out, recipe, **settings)
         except KeyboardInterrupt:
             saved = (options.out / "last.pt").is_file()
             what = "continue it with --resume" if saved else "nothing was saved yet; start it again"
@@ -118,6 +110,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
 def run_search(options: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(find_checkpoint(options.run))
+    unknown = unknown_words(restore_model(checkpoint)[1], options.query)
+    if unknown:
+        print(f"words that the model does not know: {', '.join(unknown)}", file=sys.stderr)
     for path, score in search_images(checkpoint, options.data, options.split, options.query, options.top):
         print(f"{score:7.3f}  {path}")
 
@@ -126,16 +121,13 @@ def run_experiment_command(options: argparse.Namespace) -> None:
     arms = read_arms(options.arms, options.epochs)
     if options.seeds < 2:
         raise InputError(f"--seeds must be 2 or more, or there is no interval, not {options.seeds}")
-    seeds = range(options.first_seed, options.first_seed + options.seeds)
     runs = options.runs or options.out.with_suffix("")
-    result = run_experiment(options.data, arms, runs, seeds, options.jobs, options.cache)
-    for path, text in (
-        (options.out, json.dumps(result, indent=1) + "\n"),
-        (options.out.with_suffix(".md"), page(result)),
-    ):
-        with atomic_file(path) as file:
-            file.write(text.encode())
-        print(f"wrote {path}")
+    result = run_experiment(options.data, arms, runs, range(options.seeds), options.jobs, options.cache)
+    with atomic_file(options.out) as file:
+        file.write(json.dumps(result, indent=1).encode())
+    with atomic_file(options.out.with_suffix(".md")) as file:
+        file.write(page(result).encode())
+    print(f"wrote {options.out} and {options.out.with_suffix('.md')}")
 
 
 def run_scenes(options: argparse.Namespace) -> None:
@@ -191,8 +183,7 @@ def make_parser() -> CommandLine:
     added.add_argument("--out", type=Path, required=True, help="the JSON file to write, with a table next to it in .md")
     added.add_argument("--runs", type=Path, help="the folder of the runs (default: --out without its ending)")
     added.add_argument("--epochs", type=float, default=5.0, metavar="N", help="for arms that do not say (default 5)")
-    added.add_argument("--seeds", type=int, default=5, metavar="N", help="runs per arm, 2 or more (default 5)")
-    added.add_argument("--first-seed", type=int, default=0, metavar="N", help="the seeds are N, N + 1, ... (default 0)")
+    added.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1 for each arm (default 5)")
     added.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at once, one thread each (default 2)")
     added.add_argument("--cache", type=Path, help="where decoded images are kept (default data/cache)")
 

@@ -64,7 +64,7 @@ class ImageTextDataset(Dataset):
             captions_per_image: how many different captions of its image an item has; see :meth:`sample_captions`.
 
         Raises:
-            InputError: if the lengths differ, a file is missing, a caption is empty, or there are no pairs.
+            InputError: if the lengths differ, a file is missing, a caption is empty, or the lists are empty.
         """
         self.image_sizes = (image_size,) if isinstance(image_size, int) else tuple(image_size)
         if not self.image_sizes or not all(isinstance(size, int) and size >= 1 for size in self.image_sizes):

@@ -41,7 +41,7 @@ for line in sys.stdin:
 
 
 class Commands:
-    """``python -m helpers ...`` in child processes, one at a time, each of which can be killed."""
+    """``python -m helpers ...`` in child processes, one at a time; each can be killed."""
 
     def __init__(self, folder: Path) -> None:
         self.output = folder / "output.txt"
