@@ -1,5 +1,5 @@
-// The browser half of helpers/explorer.py. Everything the slider shows is computed here from the features, so the
-// picture follows the hand without asking the kernel. First the numbers, then the colours, then the picture's parts.
+// The browser half of explorer.py. Everything is computed here from the features, so that the picture follows the slider
+// without the kernel. First the numbers, then the colours, then the parts of the picture.
 
 /**
  * Similarity of every image with every text, [image, text] row by row, from the features of one moment, [2, pairs, dim]:

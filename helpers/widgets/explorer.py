@@ -190,8 +190,7 @@ def order_moments(
     for name, features in moments.items():
         check_features(*features)
         if features[0].shape != now[0].shape:
-            shape = list(now[0].shape)
-            raise ValueError(f"snapshot {name!r} must have the shape {shape}, not {list(features[0].shape)}")
+            raise ValueError(f"snapshot {name!r} has the shape {list(features[0].shape)}, not {list(now[0].shape)}")
     for index, features in enumerate(moments.values()):
         if all(torch.equal(a.double(), b.double()) for a, b in zip(features, now, strict=True)):
             return moments, index
@@ -217,10 +216,9 @@ def accuracy(lines: Tensor, margin: float) -> float:
 
 
 def pack(image_features: Tensor, text_features: Tensor) -> bytes:
-    """Both sides as float32 bytes ``[2, pairs, dim]``, rotated into fewer dimensions where that loses nothing.
+    """Both sides as float32 bytes ``[2, pairs, dim]``, rotated into at most ``2 * pairs`` dimensions to save space.
 
-    ``2 * pairs`` vectors span at most ``2 * pairs`` dimensions. With features = R^T Q^T, the rows of R^T have the same
-    dot products as the features, and a stored notebook stays small.
+    With features = R^T Q^T (QR decomposition), the rows of R^T have the same dot products as the features.
     """
     features = torch.cat([image_features, text_features]).detach().double().cpu()  # [2 * pairs, dim]
     if features.shape[1] > len(features):

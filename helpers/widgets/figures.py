@@ -149,13 +149,8 @@ def effect_sizes(
 ) -> Figure:
     """Plot mean differences with their intervals, one row each, under the claim they belong to.
 
-    A dot is filled if its interval excludes zero. A diamond is the claimed difference.
-
-    Args:
-        intervals: ``mean``, ``low`` and ``high`` for each claim and each row under it.
-        x_label: what was measured, and its unit.
-        limits: of the x axis.
-        claimed: the difference that a claim promises, for claims that name a number.
+    ``intervals`` holds ``mean``, ``low`` and ``high`` for each claim and each row under it. A dot is filled if its
+    interval excludes zero. A diamond is the ``claimed`` difference, for claims that name a number.
     """
     rows = [(claim, name) for claim, readings in intervals.items() for name in ("", *readings)]
     figure, axis = plt.subplots(figsize=(7.2, 0.8 + 0.28 * len(rows)), facecolor="white", layout="constrained")

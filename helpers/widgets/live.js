@@ -1,4 +1,4 @@
-// The browser half of helpers/live.py: what arrives from a training is kept as rows of numbers and drawn as curves.
+// The browser half of live.py: stores the numbers of a training as rows and plots them as curves.
 
 const LINE_STYLES = [
   ["#2f7fc1", ""],

@@ -1,11 +1,8 @@
 """Measure how soon a picture follows the slider: the temperature explorer, and ipywidgets' ``interact``.
 
 ``python tests/benchmarks/explorer.py [PAIRS ...]`` writes a table and all numbers to ``data/results``. Both show the
-softmax of a similarity matrix in one Chromium and one JupyterLab. After each painted frame, 64 x 64 pixels of the
-picture are compared with those of the frame before.
-
-- Latency: from the ``timeStamp`` of a real pointer event to the first frame with a changed picture.
-- Dragging: the share of the frames with a new picture, while the mouse moves about once per frame.
+softmax of a similarity matrix in one Chromium and one JupyterLab. The latency runs from the ``timeStamp`` of a real
+pointer event to the first painted frame in which one of 64 x 64 pixels of the picture differs.
 """
 
 import json
@@ -89,7 +86,7 @@ WATCH = """(selector) => {
 
 
 class Slider:
-    """The mouse on a rival's slider."""
+    """The mouse on a slider."""
 
     def __init__(self, notebook: NotebookPage, name: str, pairs: int) -> None:
         self.page = notebook.page
@@ -113,14 +110,14 @@ class Slider:
         self.protocol.send("Input.dispatchMouseEvent", {"type": event, **place, **buttons})
 
     def latency(self, share: float) -> float:
-        """Milliseconds from a move to the next picture; the picture then rests for three frames."""
+        """Milliseconds from a move to the next picture."""
         self.page.evaluate("watch.restart()")
         self.send(share)
         self.page.wait_for_function("watch.latency !== null && watch.rested >= 3")
         return self.page.evaluate("watch.latency")
 
     def drag(self) -> float:
-        """Percentage of frames with a new picture while the slider is dragged."""
+        """Percentage of frames with a new picture."""
         self.page.evaluate("watch.restart()")
         for move in range(DRAGS):
             self.send(0.2 + 0.3 * move / DRAGS)
@@ -155,8 +152,7 @@ if __name__ == "__main__":
         report = measure([int(size) for size in sys.argv[1:]] or [16, 64, 256], Path(folder))
     (DATA / "results" / "explorer.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     lines = [
-        f"From a move of the slider to a changed picture, {MOVES} moves, and the share of frames with a new picture "
-        f"while dragging. {report['cores']} cores, headless Chromium {report['chromium']}.\n",
+        f"From a move of the slider to a changed picture: {report['cores']} cores, headless Chromium.\n",
         "| pairs | | median, ms | 95 %, ms | new pictures |\n|---:|:---|---:|---:|---:|",
     ]
     for row in report["results"]:

@@ -1,4 +1,4 @@
-"""What the browser tests share: a Chromium, pages that must stay without errors, a JupyterLab and a Notebook 7."""
+"""Fixtures of the browser tests: a Chromium, pages that must not report errors, a JupyterLab and a Notebook 7."""
 
 import os
 from collections.abc import Collection, Iterator
@@ -22,7 +22,7 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def watched_page(browser: Browser, known: Collection[str] = (), **options: object) -> Iterator[Page]:
-    """A page with nothing stored. At its end it fails when anything was wrong in its console, but for known faults."""
+    """A new page. It fails at its end if its console reported errors, other than the known ones."""
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
     page = context.new_page()
     errors: list[str] = []
@@ -47,7 +47,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def lasting_page(browser: Browser) -> Iterator[Page]:
-    """One for all tests of a module: another page takes longer to open than most of them take to run."""
+    """One page for all tests of a module, since opening one takes longer than most tests."""
     with watched_page(browser) as page:
         yield page
 

@@ -1,4 +1,4 @@
-"""The temperature explorer as a test sees it: batches for it, what it shows, and a hand on its controls."""
+"""Explorers to test, and a page object that reads the numbers of an explorer and moves its controls."""
 
 import re
 from pathlib import Path
@@ -12,21 +12,21 @@ from helpers.widgets.explorer import TemperatureExplorer
 
 
 def features(pairs: int = 16, noise: float = 2.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pairs that match in part: the texts are the images and noise. Their lengths are not 1."""
+    """Pairs that match in part: the texts are the images plus noise, not normalised."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(pairs, 64, generator=generator)
     return images, images + noise * torch.randn(pairs, 64, generator=generator)
 
 
 def explorer(pairs: int = 16, **given: object) -> TemperatureExplorer:
-    """One with thumbnails and captions, and what else is given."""
+    """An explorer with thumbnails and captions."""
     pictures = [to_pil_image(torch.full((3, 64, 64), i / pairs)) for i in range(pairs)]
     captions = [f"a square of shade {i}" for i in range(pairs)]
     return TemperatureExplorer(*features(pairs), **{"images": pictures, "captions": captions, **given})
 
 
 def full_explorer(pairs: int = 16, **given: object) -> TemperatureExplorer:
-    """One with every control: a training of three moments, and pairs of which each two show the same image."""
+    """An explorer with every control: three moments, and two pairs per image."""
     training = {"untrained": features(pairs, 8.0), "half-way": features(pairs, 4.0)}
     return explorer(pairs, snapshots=training, image_ids=[i // 2 for i in range(pairs)], **given)
 

@@ -232,7 +232,7 @@ def test_the_page_is_small_and_needs_nothing_else(tmp_path: Path) -> None:
         ({"captions": ["one", "two"]}, "captions must have one entry per pair: got 2 for 4"),
         ({"images": noise_pictures(4)[:, :1]}, "shape"),
         ({"images": noise_pictures(4) * 4 - 2}, "undo the normalisation"),
-        ({"snapshots": {"early": features(6)}}, r"snapshot 'early' must have the shape \[4, 8\], not \[6, 128\]"),
+        ({"snapshots": {"early": features(6)}}, r"snapshot 'early' has the shape \[6, 128\], not \[4, 8\]"),
     ],
 )
 def test_wrong_arguments_are_named(given: dict, words: str) -> None:
