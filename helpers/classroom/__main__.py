@@ -37,7 +37,9 @@ def lab(port: int | None) -> None:
         [
             f"--ServerApp.root_dir={ROOT / 'my_course'}",
             f"--LabApp.default_url=/lab/tree/{lessons(ROOT)[0].name}",
+            f"--LabServerApp.extra_labextensions_path={ROOT / 'helpers' / 'widgets' / 'labextensions'}",
             "--Application.log_level=ERROR",
+            "--KernelManager.transport_encryption=auto",
             "--allow-root",
             "-y",  # Ctrl-C asks no question
             *([] if port is None else [f"--port={port}"]),
