@@ -49,7 +49,8 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     types = typing.get_type_hints(Recipe)
     for field in dataclasses.fields(Recipe):
         flag = "--" + field.name.replace("_", "-").replace("regularizers", "regularizer")
-        default = "" if field.default in (None, ()) else f" (default {field.default})"
+        shown = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        default = "" if field.default in (None, ()) else f" (default {shown})"
         settings = {"dest": field.name, "default": argparse.SUPPRESS, "help": field.metadata["help"] + default}
         if types[field.name] == tuple[str, ...]:
             parser.add_argument(flag, action="append", metavar="NAME", **settings)
@@ -87,6 +88,8 @@ def read_arms(path: Path, epochs: float) -> dict[str, Recipe]:
 
 def run_train(options: argparse.Namespace) -> None:
     recipe = recipe_from(options, seconds=60.0)
+    if options.workers < 0:
+        raise InputError(f"--workers must be 0 or more, not {options.workers}")
     settings = {name: getattr(options, name) for name in ("resume", "device", "workers", "cache")}
     torch.set_num_threads(min(2, torch.get_num_threads()))
     with process_group(options.device) as ranks:
@@ -142,7 +145,9 @@ def run_emoji(options: argparse.Namespace) -> None:
 
 def make_parser() -> CommandLine:
     """The parser of all commands; ``options.handler`` carries out the one that was chosen."""
-    parser = CommandLine(prog="python -m helpers", description=__doc__.partition(":")[0])
+    parser = CommandLine(
+        prog="python -m helpers", description="Train, evaluate and search image-text models, and prepare their data."
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, explanation: str, handler: Callable[[argparse.Namespace], None]) -> CommandLine:
@@ -155,7 +160,7 @@ def make_parser() -> CommandLine:
     added.add_argument("--out", type=Path, required=True, help="the run's folder, for checkpoints and log")
     add_recipe_options(added)
     added.add_argument(
-        "--resume", action="store_true", help="continue the run in --out; with --epochs to the same bits"
+        "--resume", action="store_true", help="continue the run in --out; with --epochs it ends with identical weights"
     )
     added.add_argument(
         "--device", default="cpu", help="cpu (default), cuda or cuda:N; torchrun starts several processes"
@@ -172,7 +177,7 @@ def make_parser() -> CommandLine:
         added.add_argument("--data", type=Path, required=True, help="a folder of pairs")
         added.add_argument("--split", default="test", help="the split to look at (default test)")
         if name == "search":
-            added.add_argument("query", help="words, in quotes")
+            added.add_argument("query", help="what to search for, in quotes")
             added.add_argument("--top", type=int, default=5, metavar="N", help="how many images (default 5)")
         else:
             added.add_argument("--folds", type=int, metavar="N", help="also the mean over N parts (COCO 1k: 5)")
@@ -193,7 +198,7 @@ def make_parser() -> CommandLine:
 
 def add_pair_commands(command: Callable[..., CommandLine]) -> None:
     """Add the commands that make, fetch or describe pairs."""
-    added = command("look", "say what a folder of pairs holds", lambda options: print(look(options.folder)))
+    added = command("look", "describe a folder of pairs", lambda options: print(look(options.folder)))
     added.add_argument("folder", type=Path)
 
     def run_photographs(options: argparse.Namespace) -> None:
@@ -209,10 +214,12 @@ def add_pair_commands(command: Callable[..., CommandLine]) -> None:
 
     added = command("scenes", "generate the scenes with their captions", run_scenes)
     added.add_argument("--out", type=Path, required=True, help="the folder to write")
-    added.add_argument("--seed", type=int, default=0, help="another seed, other scenes (default 0)")
+    added.add_argument("--seed", type=int, default=0, help="a different seed gives different scenes (default 0)")
     for split, count in SPLITS.items():
         added.add_argument(f"--{split}", type=int, default=count, metavar="N", help=f"scenes in {split} ({count})")
-    added.add_argument("--hard", action="store_true", help="crowded scenes of small things, new at test")
+    added.add_argument(
+        "--hard", action="store_true", help="crowded scenes of small things, with unseen colour-shape pairs at test"
+    )
     added.add_argument(
         "--duplicates", type=float, default=0.0, metavar="SHARE", help="training images that repeat another"
     )
@@ -220,7 +227,7 @@ def add_pair_commands(command: Callable[..., CommandLine]) -> None:
 
     added = command("emoji", "render the emoji with their names in English and Chinese", run_emoji)
     added.add_argument("--out", type=Path, required=True, help="the folder to write")
-    added.add_argument("--seed", type=int, default=0, help="another seed, other splits (default 0)")
+    added.add_argument("--seed", type=int, default=0, help="a different seed gives different splits (default 0)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

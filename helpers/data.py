@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from helpers.augmentation import Augmentation, resize
-from helpers.files import DATA as DATA
+from helpers.files import DATA as DATA  # for the lessons
 from helpers.files import InputError
 from helpers.scale.distributed import rank_slice
 from helpers.sources.cache import decoded
@@ -39,7 +39,7 @@ class ImageTextDataset(Dataset):
 
     ``dataset[i]`` is ``{"image": float [3, size, size], "text": str, "image_id": int}``: RGB, resized to a square of
     ``image_size`` pixels, normalised with ImageNet's mean and standard deviation. Rows with the same image file have
-    the same ``image_id``. With ``captions_per_image`` of 2 or more, ``further_texts`` has the image's other captions.
+    the same ``image_id``. With ``captions_per_image`` of 2 or more, ``further_texts`` has the further sampled captions.
 
     Everything random (which caption, which crop or flip, which image size) depends on the seed, the epoch and the row,
     so it is the same with any number of workers. Call :meth:`set_epoch` before each epoch.
@@ -83,7 +83,7 @@ class ImageTextDataset(Dataset):
         self._cache_rows = np.arange(len(self.image_paths))
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the captions and augmentations of this epoch, here and in running workers."""
+        """Choose the captions and augmentations of this epoch, also in workers that are already running."""
         self._epoch[0] = epoch
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ class ImageTextDataset(Dataset):
 
     def batch(self, rows: Sequence[int]) -> dict:
         """``{"images": float [batch, 3, size, size], "texts": for each row its captions, "image_ids": list[int]}``."""
-        rows = [range(len(self))[row] for row in rows]  # a range counts from the end, and refuses what is out of range
+        rows = [range(len(self))[row] for row in rows]  # supports negative rows and raises IndexError
         pixels = self._pixels(rows)  # uint8 [batch, 3, image_size, image_size]
         texts = [self.sample_captions(row) for row in rows]
         size = self._random(rows[0], "size").choice(self.image_sizes)
@@ -237,7 +237,7 @@ class EpochBatches(Sampler[list[int]]):
         rank_slice(range(self.batch_size), rank, ranks)
         if image_ids is not None and len(set(image_ids)) < self.batch_size:
             raise InputError(
-                f"a batch of {self.batch_size} rows of different images needs as many images, and there are "
+                f"a batch of {self.batch_size} rows of different images needs as many images, but there are only "
                 f"{len(set(image_ids))}; choose a smaller batch size"
             )
         self.set_epoch(0)

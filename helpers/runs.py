@@ -71,7 +71,7 @@ def open_run(out: Path | str, recipe: Any, resume: bool) -> "Run":
 
     Args:
         out: the run's folder; it is created when there is something to save.
-        recipe: a dataclass, all of whose fields must be the same when a run is resumed.
+        recipe: a :class:`helpers.training.Recipe`; all its fields must be the same when a run is resumed.
         resume: whether to continue.
 
     Raises:
@@ -83,7 +83,8 @@ def open_run(out: Path | str, recipe: Any, resume: bool) -> "Run":
         raise InputError(f"{out} is a file, not a folder; choose another folder for the run")
     if not resume:
         if out.is_dir() and any(path.suffix != ".partial" for path in out.iterdir()):
-            raise InputError(f"{out} is not empty; choose another folder, or add --resume to continue the run in it")
+            hint = ", or add --resume to continue the run in it" if last.is_file() else ""
+            raise InputError(f"{out} is not empty; choose another folder{hint}")
         return Run(out, settings, None)
     if not last.is_file():
         raise InputError(f"there is no run to resume in {out}; leave out --resume to start one")
@@ -106,7 +107,7 @@ class Run:
         self.sums: dict[str, Tensor] = checkpoint["sums"] if checkpoint else {}  # of the losses since the last record
 
     def seconds(self) -> float:
-        """Wall time of this run, the time before it was resumed included."""
+        """Wall time of this run, including the time before it was resumed."""
         return self.seconds_before + time.monotonic() - self.started
 
     def start(
@@ -114,7 +115,7 @@ class Run:
         batch_loss: nn.Module,
         optimizers: list[torch.optim.Optimizer],
         tokenizer: WordTokenizer,
-        architecture: dict,
+        dropouts: dict,
         datasets: Sequence[ImageTextDataset],
     ) -> int:
         """Watch model and optimizers from here on; load the state of a resumed run. Return the number of steps done.
@@ -122,12 +123,12 @@ class Run:
         Args:
             batch_loss: a module with ``model`` and ``temperature``, the schedule.
             optimizers, tokenizer: of the training.
-            architecture: the options of the model.
+            dropouts: the options of the model.
             datasets: whose captions, image names and file sizes must be the same when a run is resumed.
         """
         self.model, self.temperature, self.optimizers = batch_loss.model, batch_loss.temperature, optimizers
         self.constants = {
-            "architecture": architecture,
+            "architecture": dropouts,
             "vocabulary": tokenizer.vocabulary,
             "max_length": tokenizer.max_length,
             "recipe": self.settings,
@@ -160,8 +161,10 @@ class Run:
     def keep(self, step: int, steps_per_epoch: int, recalls: dict[str, float]) -> None:
         """Print a record of the epoch; write the log, ``last.pt`` and, for the best so far, ``best.pt``.
 
-        The log and ``best.pt`` are written before ``last.pt``, so a run that is killed in between repeats the epoch.
+        ``last.pt`` is written after the others, so a run that is killed in between continues from the save before.
         """
+        if self.records and self.records[-1]["step"] == step:  # the time was up before another step
+            return
         progress = self.progress(step, steps_per_epoch)
         if step == 0 and progress >= 1:
             raise InputError(f"{self.seconds():.0f} s went by before the first step; train for more seconds")

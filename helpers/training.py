@@ -1,6 +1,7 @@
 """The training loop: pairs in, a trained model out. ``python -m helpers train --data DIR --out RUN`` runs it."""
 
 import math
+import random
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,8 +29,6 @@ from helpers.sources import open_pairs
 from helpers.temperature import FORMS, LearnedTemperature, Schedule, parse_schedule
 from helpers.text import WordTokenizer
 
-MAX_RANKS = 4096  # so that no two ranks share the seed of a step
-
 
 def option(default: Any, explanation: str) -> Any:
     """A field of :class:`Recipe`, with its explanation for the command line's help."""
@@ -40,29 +39,41 @@ def option(default: Any, explanation: str) -> Any:
 class Recipe:
     """How to train. Each field is also an option of ``python -m helpers train``, and part of every checkpoint."""
 
-    epochs: float | None = option(None, "passes over the training images; the same seed then gives the same bits")
-    seconds: float | None = option(None, "wall time instead of epochs; the number of steps then depends on the machine")
+    epochs: float | None = option(
+        None, "passes over the training images; a run can then be repeated: same seed, same weights"
+    )
+    seconds: float | None = option(
+        None, "wall time instead of epochs; the number of steps depends on the machine (default 60)"
+    )
     seed: int = option(0, "fixes the initial weights, batches, captions and dropout")
     temperature: str = option("learned:0.1", f"a schedule: {', '.join(FORMS.values())}")
-    image_size: tuple[int, ...] = option((64,), "side of the images in pixels, 32 or more; several: one per batch")
-    regularizers: tuple[str, ...] = option((), f"NAME[:WEIGHT], a term or rate: {', '.join([*REGULARIZERS, *RATES])}")
-    augment: tuple[str, ...] = option((), "flip, flip:exchange (left and right in captions too) or crop[:SHARE]")
-    batch_size: int = option(256, "images per step, of all processes together; the other pairs are the negatives")
-    captions: int = option(2, "captions per image in a step, where an image has that many")
+    image_size: tuple[int, ...] = option(
+        (64,), "side of the images in pixels, 32 or more; give several to vary it from batch to batch"
+    )
+    regularizers: tuple[str, ...] = option((), f"NAME[:WEIGHT], can be repeated: {', '.join([*REGULARIZERS, *RATES])}")
+    augment: tuple[str, ...] = option(
+        (), "flip, flip:exchange (left and right in captions too) or crop[:SHARE], can be repeated"
+    )
+    batch_size: int = option(256, "images per step, across all processes; the other pairs are the negatives")
+    captions: int = option(2, "captions per image in a step; images with fewer repeat theirs")
 
     def __post_init__(self) -> None:
         sizes = (self.image_size,) if isinstance(self.image_size, int) else tuple(self.image_size)
         object.__setattr__(self, "image_size", sizes)  # how a frozen dataclass normalises a field
         object.__setattr__(self, "regularizers", tuple(self.regularizers))
         object.__setattr__(self, "augment", tuple(self.augment))
-        if (self.epochs is None) == (self.seconds is None):
+        if self.epochs is None and self.seconds is None:
             raise InputError("say how long to train: either --epochs N or --seconds S")
+        if self.epochs is not None and self.seconds is not None:
+            raise InputError("give either --epochs N or --seconds S, not both")
         for name in ("epochs", "seconds"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise InputError(f"--{name} must be above 0, not {value:g}")
+                raise InputError(f"--{name} must be a finite number above 0, not {value:g}")
         if not sizes or min(sizes) < 32:
             raise InputError(f"--image-size must be 32 pixels or more, not {self.image_size}")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"--seed must be from 0 to {2**32 - 1}, not {self.seed}")
         if self.captions < 1:
             raise InputError(f"--captions must be 1 or more, not {self.captions}")
         if self.batch_size < 2:
@@ -117,7 +128,7 @@ class BatchLoss(nn.Module):
 
 
 def in_bfloat16(device: torch.device) -> torch.autocast:
-    """Let layers on a GPU multiply in bfloat16; the losses, and everything on a CPU, stay in float32."""
+    """Let layers on a GPU multiply in bfloat16; on a CPU it does nothing. The losses switch it off for themselves."""
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
@@ -141,10 +152,15 @@ def load_data(
     return train_set, val_set, tokenizer
 
 
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed for the random numbers of one step on one rank: dropout, crops. A resumed run repeats it."""
+    return random.Random(f"{seed}/{step}/{rank}").getrandbits(63)
+
+
 def validate(model: DualEncoder, tokenizer: WordTokenizer, val_set: ImageTextDataset) -> dict[str, float]:
     """R@1 on ``val`` in both directions, computed by rank 0 for all ranks."""
     metrics = evaluate(model, tokenizer, val_set, val_set.captions) if world().rank == 0 else {}
-    model.train()
+    model.train()  # evaluate switches to evaluation mode
     return broadcast({f"val_{direction}": metrics[direction]["R@1"] for direction in metrics})
 
 
@@ -164,25 +180,32 @@ def train(
     All randomness comes from the seed and the number of the step, so a run that was stopped and resumed ends in the
     same bits. Started by ``torchrun``, each process computes its part of every batch, and rank 0 alone writes.
 
+    Args:
+        data, out, recipe: the folder of pairs, the folder of the run, and how to train.
+        resume: continue the run in ``out``.
+        device, workers, cache: ``cpu`` or ``cuda``, processes that prepare batches, and where decoded images are kept.
+        on_step: called with the number of steps done, the model and the tokenizer, at step 0 and after each step.
+
     Returns:
-        One record per epoch, the first before any training: ``epoch``, ``step``, ``seconds``, ``loss`` (mean over the
-        epoch's steps), each regularizer by name, ``temperature``, ``learning_rate`` and both validation recalls.
+        One record per epoch, the first before any training: ``epoch``, ``step``, ``seconds``, ``loss`` (the contrastive
+        part, mean over the epoch's steps), each regularizer by name, ``temperature``, ``learning_rate`` (of Muon) and
+        both validation recalls.
     """
     # Stage 1: data.
-    ranks = world()
+    ranks, device = world(), parse_device(device)
     run = open_run(out, recipe, resume)
     train_set, val_set, tokenizer = load_data(data, recipe, cache)
     loader = make_loader(train_set, tokenizer, recipe.batch_size, recipe.seed, workers, ranks.rank, ranks.size)
 
     # Stage 2: model and optimizers, as they begin or as the stopped run left them.
     torch.manual_seed(recipe.seed)
-    weights, rates = parse_regularizers(recipe.regularizers)
-    model = DualEncoder(len(tokenizer), tokenizer.max_length, **rates)
+    weights, dropouts = parse_regularizers(recipe.regularizers)
+    model = DualEncoder(len(tokenizer), tokenizer.max_length, **dropouts)
     batch_loss = BatchLoss(model, parse_schedule(recipe.temperature), weights)
-    batch_loss.to(parse_device(device), memory_format=torch.channels_last)  # in which convolutions are faster
+    batch_loss.to(device, memory_format=torch.channels_last)  # this memory format speeds up convolutions
     optimizers = make_optimizers(model, batch_loss.temperature)
-    step = run.start(batch_loss, optimizers, tokenizer, rates, (train_set, val_set))
-    forward = DistributedDataParallel(batch_loss, find_unused_parameters=True) if ranks.size > 1 else batch_loss
+    step = run.start(batch_loss, optimizers, tokenizer, dropouts, (train_set, val_set))
+    parallel_loss = DistributedDataParallel(batch_loss, find_unused_parameters=True) if ranks.size > 1 else batch_loss
     if step == 0:
         run.keep(step, len(loader), validate(model, tokenizer, val_set))
         on_step(step, model, tokenizer)
@@ -197,10 +220,10 @@ def train(
             if progress >= 1:
                 break
             run.save_if_due(step)
-            torch.manual_seed((recipe.seed * 1_000_003 + step) * MAX_RANKS + ranks.rank)  # for dropout
+            torch.manual_seed(step_seed(recipe.seed, step, ranks.rank))
             set_learning_rate(optimizers, progress)
-            loss, parts = forward(batch, progress)
-            loss.backward()
+            total, parts = parallel_loss(batch, progress)
+            total.backward()
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
@@ -210,7 +233,7 @@ def train(
             run.add(parts)
             on_step(step, model, tokenizer)
 
-        # Stage 4: validation.
+        # Stage 4: validation, after each epoch.
         run.check_weights(step)
         run.keep(step, len(loader), validate(model, tokenizer, val_set))
     return run.records

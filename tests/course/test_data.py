@@ -360,7 +360,7 @@ def test_rows_that_need_not_wait_keep_their_order() -> None:
 
 def test_too_few_different_images_for_a_batch_are_refused() -> None:
     image_ids = [image for image in range(20) for _ in range(5)]
-    with pytest.raises(InputError, match="there are 20; choose a smaller batch size"):
+    with pytest.raises(InputError, match="there are only 20; choose a smaller batch size"):
         EpochBatches(100, 30, image_ids=image_ids)
 
 

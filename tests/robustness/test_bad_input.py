@@ -92,9 +92,9 @@ def few_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (empty_split, [], "val"),
         (nothing, ["--temperature", "0"], "above 0"),
         (nothing, ["--temperature", "cosin:0.1:0.05"], "cosine"),
-        (nothing, ["--seconds", "-1"], "--seconds must be above 0"),
+        (nothing, ["--seconds", "-1"], "--seconds must be a finite number above 0"),
         (nothing, ["--epochs", "two"], "invalid float value"),
-        (nothing, ["--epochs", "1", "--seconds", "1"], "either --epochs N or --seconds S"),
+        (nothing, ["--epochs", "1", "--seconds", "1"], "not both"),
         (nothing, ["--image-size", "16"], "32 pixels or more"),
         (nothing, ["--batch-size", "1"], "2 or more"),
         (nothing, ["--regularizer", "nope"], "multi_scale"),
@@ -105,6 +105,8 @@ def few_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (nothing, ["--resume"], "no run to resume"),
         (nothing, ["--epoch", "3"], "did you mean --epochs?"),
         (nothing, ["--device", "tpu"], "cpu"),
+        (nothing, ["--seed", "100000000000000000000"], "--seed must be"),
+        (nothing, ["--workers", "-1"], "--workers must be 0 or more"),
     ],
 )
 def test_train_refuses_bad_input(
