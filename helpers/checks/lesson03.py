@@ -76,6 +76,8 @@ def schedules(generator: Generator, case: int) -> tuple[float, float, float]:
 
 @exercise("cosine_schedule", schedules, refused=((-0.1, 0.2, 0.05), (1.5, 0.2, 0.05)))
 def check_cosine_schedule(progress: float, start: float, end: float) -> Values:
+    if not 0 <= progress <= 1:
+        raise ValueError(f"progress must be from 0 to 1, not {progress}")
     angle, way = math.pi * progress, start - end
     remaining = (1 + math.cos(angle)) / 2
     return CosineDecay(start, end)(progress), {

@@ -184,6 +184,8 @@ def order_moments(
     """Name the moments in order, and return the index of the one to start with."""
     now = (torch.as_tensor(image_features), torch.as_tensor(text_features))
     check_features(*now)
+    if not all(side.isfinite().all() for side in now):
+        raise ValueError("the features hold NaN or infinite numbers, which have no similarity; check the model")
     if not isinstance(snapshots, Mapping):
         snapshots = {f"moment {index}": features for index, features in enumerate(snapshots or ())}
     moments = {str(name): tuple(map(torch.as_tensor, features)) for name, features in snapshots.items()}
