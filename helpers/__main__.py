@@ -1,8 +1,8 @@
 import os
 import sys
 
-# Next to another busy program, threads of torch that wait by spinning slow a training step a hundredfold. This counts
-# only before torch is imported.
+# When the machine is busy, torch's threads that spin while waiting can make a step a hundred times slower. This must be
+# set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from helpers.cli import main

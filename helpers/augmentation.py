@@ -65,7 +65,7 @@ def sample_box(generator: random.Random, height: int, width: int, least_share: f
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Resize uint8 images ``[batch, 3, height, width]`` to squares of ``size`` pixels, averaging where they shrink."""
+    """Resize images ``[batch, 3, height, width]`` to squares of ``size`` pixels, averaging where they shrink."""
     if images.shape[-2:] == (size, size):
         return images
     return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
@@ -96,7 +96,7 @@ class Augmentation:
             image = image[:, top : top + height, left : left + width]
         image = resize(image[None], size)[0]
         if self.flip is not None and generator.random() < 0.5 and not (self.flip == "skip" and says_side(caption)):
-            image, caption = image.flip(-1), exchange_sides(caption)
+            image, caption = image.flip(-1), exchange_sides(caption)  # with "skip" there is no side to exchange
         return image, caption
 
 

@@ -141,12 +141,15 @@ class DualEncoder(nn.Module):
         return self.image_encoder(images), self.text_encoder(token_ids, padding)
 
     def views(self, images: Tensor, token_ids: Tensor, padding: Tensor) -> "BatchViews":
-        """Return everything that a loss or a regularizer may use of a batch; nothing is computed yet."""
+        """Return everything that a loss or a regularizer may use of a batch; nothing is computed yet.
+
+        Training asks for views, so that a term pays only for what it uses; evaluation calls the encoders directly.
+        """
         return BatchViews(ImageViews(self.image_encoder, images), TextViews(self.text_encoder, token_ids, padding))
 
 
 class ImageViews:
-    """All features of a batch of images that a loss may use; each is computed when first used, and then kept."""
+    """All features of a batch of images that a loss may use (not augmented copies); each is computed on first use."""
 
     def __init__(self, encoder: ImageEncoder, images: Tensor) -> None:
         self.encoder, self.images = encoder, images
@@ -166,7 +169,7 @@ class ImageViews:
         return [*coarse, self.image_features]
 
     @cached_property
-    def regions(self) -> Tensor:  # [batch, GRID * GRID, dim], in reading order
+    def regions(self) -> Tensor:  # [batch, GRID * GRID, dim], in reading order; the coarsest scale is their mean
         return self.encoder.projections[0](self.region_map.flatten(2).mT)
 
     @cached_property
@@ -227,7 +230,7 @@ class TextViews:
 
 
 class BatchViews:
-    """The views of a batch of pairs: it has every property of its :class:`ImageViews` and :class:`TextViews`."""
+    """The views of a batch of pairs, with all properties of its :class:`ImageViews` and :class:`TextViews`."""
 
     def __init__(self, image_views: ImageViews, text_views: TextViews) -> None:
         self.image_views, self.text_views = image_views, text_views

@@ -75,7 +75,7 @@ def cosine_logits(
 
 
 def without_diagonal(logits: Tensor) -> Tensor:
-    """Set the logits of the matched pairs to minus infinity, which leaves the negatives alone in a softmax."""
+    """Set the logits of the matched pairs to minus infinity, so that only the negatives remain in a softmax."""
     return logits.masked_fill(torch.eye(len(logits), device=logits.device, dtype=torch.bool), -torch.inf)
 
 
@@ -105,7 +105,7 @@ def one_way_contrastive_loss(
     """Image-to-text contrastive loss, by default on raw dot products: a common form, kept for comparison.
 
     ``loss_i = -z_ii + ln sum_j exp(z_ij)``, where ``z_ij = image_i @ text_j / temperature``, or the usual cosine over
-    the temperature with ``normalize``. It does not ask whether a text finds its image. The length of raw features acts
+    the temperature with ``normalize``. The text-to-image direction is ignored. The length of raw features acts
     as a second, hidden temperature: ``loss(x, y, t) == loss(2 * x, y, 2 * t)``.
 
     Source: van den Oord et al., 2018, "Representation Learning with Contrastive Predictive Coding", equation 4.
@@ -172,7 +172,7 @@ def sigmoid_loss(
 
     ``loss_i = -sum_j ln sigmoid(y_ij * (z_ij + bias))``, where y is 1 for a match and -1 otherwise; the floor is 0.
     With a bias of -10 training starts with all combinations classified as mismatched, which leaves the gradient to the
-    matches: for 512 random pairs of dim 512 they have 0.975 of it, and 0.002 at a bias of 0, and the loss is 10.0
+    matches: for 512 random pairs of dim 512 they receive 97.5 % of it (0.2 % at a bias of 0), and the loss is 10.0
     instead of 367. The paper learns the bias and the temperature.
 
     Source: Zhai et al., 2023, "Sigmoid Loss for Language Image Pre-Training", algorithm 1; the bias: section 3.2.

@@ -11,7 +11,7 @@ def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
     """Move all singular values of a matrix close to 1 (between about 0.7 and 1.2), by matrix products alone.
 
     Newton-Schulz: ``x = (a I + b S + c S S) x`` with ``S = x x^T``, an odd polynomial of the matrix, acts on each
-    singular value by itself. The factors of all steps are gathered first, in the small matrix ``S``, and multiply ``x``
+    singular value by itself. The small factors ``a I + b S + c S S`` of all steps are multiplied first, and then ``x``
     once. torch's own Muon computes in bfloat16, which most laptop processors do very slowly.
 
     Source: Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural networks", with its coefficients.
@@ -49,7 +49,7 @@ class Muon(torch.optim.Optimizer):
                     continue
                 buffer = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
                 buffer.lerp_(weight.grad, 1 - group["momentum"])
-                update = weight.grad.lerp(buffer, group["momentum"]).flatten(1)  # [rows, columns]
+                update = weight.grad.lerp(buffer, group["momentum"]).flatten(1)  # Nesterov momentum, [rows, columns]
                 scale = 0.2 * max(update.shape) ** 0.5
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(orthogonalize(update).view_as(weight), alpha=-group["lr"] * scale)

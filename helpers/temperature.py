@@ -100,11 +100,11 @@ class LearnedTemperature(nn.Module):
 
     @torch.no_grad()
     def clamp_(self) -> None:
-        """Clamp the temperature to 0.01 to 1, in place: a clamp in the forward pass would cut the gradient for good."""
+        """Clamp the temperature to 0.01 to 1 in place; a clamp in the forward pass would zero the gradient for good."""
         self.log_logit_scale.clamp_(0.0, math.log(MAX_LOGIT_SCALE))
 
 
-SCHEDULES = {  # name: the class, the possible counts of numbers, and the text
+SCHEDULES = {  # name: the class, how many numbers it takes, and its text
     "linear": (Linear, (2,), "linear:FROM:TO"),
     "cosine": (CosineDecay, (2,), "cosine:FROM:TO"),
     "periodic": (PeriodicCosine, (3,), "periodic:LOW:HIGH:PERIODS"),
