@@ -29,8 +29,6 @@ from helpers.evaluation import (
     retrieval_metrics,
 )
 from helpers.files import InputError, atomic_file, read_json
-from helpers.regularizer_report import PART_SIMILARITIES, similarities_with_parts
-from helpers.regularizers import parse_regularizers
 from helpers.report import image_size_of, minimal_pairs_by_kind
 from helpers.runs import load_checkpoint, restore_model
 from helpers.scenes import COLOURS, SHAPES, Scene, truth_of
@@ -41,7 +39,6 @@ from helpers.training import Recipe, train
 
 IN_BATCH = 256  # pairs per batch for the in-batch accuracy
 PROBED = 2000  # training images that the linear probe learns from
-WITH_PARTS = ", with parts"
 
 
 def difference(values: Sequence[float], baseline: Sequence[float]) -> dict[str, float]:
@@ -106,17 +103,11 @@ def minimal_pair_accuracies(similarity: Tensor, records: Sequence[Record]) -> di
     return named | {"minimal pairs": statistics.mean(accuracies.values())}
 
 
-def measure(
-    model: DualEncoder, tokenizer: WordTokenizer, data: Path, image_size: int, parts: Sequence[str] = ()
-) -> dict[str, float]:
+def measure(model: DualEncoder, tokenizer: WordTokenizer, data: Path, image_size: int) -> dict[str, float]:
     """Measure a trained model on the test split of scenes and on their minimal pairs, in percent.
 
     The measures are R@1 in both directions over all captions and over the exact ones, the accuracy on minimal pairs,
     :func:`in_batch_accuracy`, and the linear probe. The last two and R@1 are all called "alignment accuracy" somewhere.
-
-    Args:
-        parts: regularizers that compare parts or scales. If there are any, exact captions and minimal pairs are also
-            searched by the sum of the similarities of features and parts.
     """
     pairs = open_pairs(data)
     records = {split: pairs.records(split) for split in ("train", "test", "minimal")}
@@ -129,23 +120,15 @@ def measure(
     captions, image_of_caption = captions_by_image(datasets["test"].captions)
     texts = encode_texts(model, tokenizer, captions)  # [captions, dim]
     exact = [column for column, level in enumerate(chain(*levels)) if level == "exact"]
-    own_image = torch.arange(len(exact))
     minimal = list(chain(*datasets["minimal"].captions))
 
     measures = recalls(images["test"] @ texts.T, image_of_caption, "all captions")
-    measures |= recalls(images["test"] @ texts[exact].T, own_image, "exact captions")
+    measures |= recalls(images["test"] @ texts[exact].T, torch.arange(len(exact)), "exact captions")
     minimal_texts = encode_texts(model, tokenizer, minimal)  # [captions, dim]
     measures |= minimal_pair_accuracies(images["minimal"] @ minimal_texts.T, records["minimal"])
     measures["in-batch accuracy"] = in_batch_accuracy(images["test"], texts.unflatten(0, (len(scenes), -1)))
     known = contents(truth_of(records["train"])[0])
     measures["linear probe"] = linear_probe(images["train"], known, images["test"], contents(scenes))
-    if parts:
-        exact_captions = [captions[column] for column in exact]
-        _, similarity = similarities_with_parts(model, tokenizer, datasets["test"], exact_captions, parts)
-        summed = recalls(similarity, own_image, "exact captions")
-        _, similarity = similarities_with_parts(model, tokenizer, datasets["minimal"], minimal, parts)
-        summed |= minimal_pair_accuracies(similarity, records["minimal"])
-        measures |= {name + WITH_PARTS: value for name, value in summed.items()}
     return measures
 
 
@@ -162,8 +145,7 @@ def run_once(data: Path, out: Path, recipe: Recipe, cache: Path | None) -> dict[
     with redirect_stdout(io.StringIO()):  # the lines of two runs would mix
         train(data, out, recipe, resume=last.is_file(), cache=cache)
     checkpoint = load_checkpoint(last)
-    parts = [name for name in parse_regularizers(recipe.regularizers)[0] if name in PART_SIMILARITIES]
-    measures = measure(*restore_model(checkpoint), data, image_size_of(checkpoint), parts)
+    measures = measure(*restore_model(checkpoint), data, image_size_of(checkpoint))
     with atomic_file(finished) as file:
         file.write(json.dumps({"settings": settings, "measures": measures}).encode())
     return measures
@@ -216,10 +198,7 @@ def changes(recipe: Recipe) -> dict[str, Any]:
 
 
 def compare(measures: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, Any]]:
-    """For each arm and measure: the ``mean``, the values of the ``seeds``, and the ``difference`` to the first arm.
-
-    A measure with parts is compared with the same measure of the features alone.
-    """
+    """For each arm and measure: the ``mean``, the values of the ``seeds``, and the ``difference`` to the first arm."""
     first, *_ = measures
     result: dict[str, dict[str, Any]] = {arm: {} for arm in measures}
     for arm, runs in measures.items():
@@ -227,7 +206,7 @@ def compare(measures: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, 
             values = [run[name] for run in runs]
             result[arm][name] = {"mean": statistics.mean(values), "seeds": values}
             if arm != first:
-                interval = difference(values, [run[name.removesuffix(WITH_PARTS)] for run in measures[first]])
+                interval = difference(values, [run[name] for run in measures[first]])
                 result[arm][name]["difference"] = interval | {"verdict": verdict(interval)}
     return result
 
@@ -235,11 +214,11 @@ def compare(measures: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, 
 def page(result: dict[str, Any]) -> str:
     """Format the result of :func:`run_experiment` as a Markdown table, one row per arm."""
     first, *_ = result["arms"]
-    names = dict.fromkeys(chain.from_iterable(arm["measures"] for arm in result["arms"].values()))
+    names = result["arms"][first]["measures"]
     rows = [["arm", "recipe", *names], ["---"] * (len(names) + 2)]
     for arm, content in result["arms"].items():
         recipe = ", ".join(f"{field}={value}" for field, value in content["recipe"].items())
-        rows.append([arm, recipe, *(cell(content["measures"].get(name)) for name in names)])
+        rows.append([arm, recipe, *(cell(content["measures"][name]) for name in names)])
     explanation = (
         f"Percent on the test split of `{result['data']}`, {len(result['seeds'])} paired seeds. Row `{first}`: means. "
         f"Other rows: mean differences to `{first}` with their {CONFIDENCE:.0%} intervals (Student's t), in bold where "
@@ -248,10 +227,8 @@ def page(result: dict[str, Any]) -> str:
     return "\n".join([explanation, "", *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
-def cell(value: dict[str, Any] | None) -> str:
+def cell(value: dict[str, Any]) -> str:
     """Format a mean, or a difference with its interval."""
-    if value is None:
-        return ""
     if "difference" not in value:
         return f"{value['mean']:.1f}"
     mark = "" if value["difference"]["verdict"] == "undecided" else "**"

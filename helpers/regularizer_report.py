@@ -7,40 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from helpers.data import ImageTextDataset
 from helpers.encoders import BatchViews, DualEncoder
 from helpers.evaluation import DIRECTIONS, retrieval_metrics
 from helpers.losses import contrastive_loss
 from helpers.regularizers import REGULARIZERS, Regularizer, cosines, features
-from helpers.text import WordTokenizer
 
 MAIN = "main loss"
 MAIN_LOSS = Regularizer(lambda views, temperature: contrastive_loss(*features(views), temperature), cosines)
-IMAGES_AT_ONCE = 50  # a thousand images and a thousand texts, compared token by token, would fill a gigabyte
-
-# Terms with scales or parts of their own, which a search can use as well.
-PART_SIMILARITIES = ("multi_scale", "pyramid", "token_wise", "nested_prefixes")
-
-
-@torch.no_grad()
-def similarities_with_parts(
-    model: DualEncoder, tokenizer: WordTokenizer, dataset: ImageTextDataset, texts: Sequence[str], names: Sequence[str]
-) -> tuple[Tensor, Tensor]:
-    """Return the cosines ``[images, texts]`` of the features, and their sum with what the terms compare.
-
-    Each term of ``PART_SIMILARITIES`` in ``names`` adds the mean of its matrices, as its loss is a mean over them. The
-    price is memory and time: a search index then keeps all regions of each image.
-    """
-    model.eval()
-    token_ids, padding = tokenizer(texts)
-    rows = []
-    for start in range(0, len(dataset), IMAGES_AT_ONCE):
-        images = dataset.batch(range(start, min(start + IMAGES_AT_ONCE, len(dataset))))["images"]
-        views = model.views(images, token_ids, padding)
-        plain = cosines(views)[0]
-        parts = [torch.stack(list(REGULARIZERS[name].similarities(views))).mean(0) for name in names]
-        rows.append((plain, sum(parts, start=plain)))
-    return tuple(torch.cat(blocks) for blocks in zip(*rows, strict=True))
 
 
 def regularizer_report(

@@ -13,7 +13,6 @@ from scipy import stats
 from torch import Tensor
 
 from helpers import experiments
-from helpers.data import ImageTextDataset
 from helpers.experiments import (
     compare,
     contents,
@@ -26,7 +25,6 @@ from helpers.experiments import (
     verdict,
 )
 from helpers.files import InputError
-from helpers.regularizer_report import PART_SIMILARITIES, similarities_with_parts
 from helpers.report import evaluate_split
 from helpers.runs import load_checkpoint, restore_model
 from helpers.scenes import COLOURS, SHAPES, Thing, write_scenes
@@ -62,15 +60,6 @@ def test_arms_that_train_alike_differ_by_nothing(result: dict) -> None:
         assert value["difference"] == {"mean": 0, "low": 0, "high": 0, "verdict": "undecided"}
     assert len(plain["linear probe"]["seeds"]) == 2
     assert any(other[name]["seeds"] != value["seeds"] for name, value in plain.items())
-
-
-def test_only_an_arm_with_parts_is_searched_with_them(result: dict) -> None:
-    plain, other = (result["arms"][name]["measures"] for name in ("plain", "token-wise"))
-    with_parts = {name for name in other if name.endswith(", with parts")}
-    assert len(with_parts) == 5  # exact captions in both directions, two kinds of minimal pairs, and their mean
-    assert not with_parts & set(plain)
-    compared = other["minimal pairs, with parts"]
-    assert compared["difference"]["mean"] == pytest.approx(compared["mean"] - plain["minimal pairs"]["mean"])
 
 
 def test_the_page_has_a_row_per_arm_and_the_recipes(result: dict) -> None:
@@ -181,22 +170,6 @@ def test_the_figure_of_effects_fills_intervals_without_zero_and_marks_the_claims
     claims = [(*line.get_xdata(), *line.get_ydata()) for line in axis.lines if line.get_marker() == "D"]
     assert claims == [(3.0, 1), (3.0, 2)]
     plt.close(figure)
-
-
-@pytest.mark.parametrize("name", PART_SIMILARITIES)
-def test_parts_are_added_the_same_in_blocks_of_images(
-    folder: Path, checkpoint: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, tokenizer = restore_model(load_checkpoint(checkpoint))
-    paths = sorted((folder / "scenes" / "images").glob("test_*"))[:7]
-    texts = ["a red circle", "a small blue square left of a star", "two circles", "a star", "a green cross", "a", "b"]
-    dataset = ImageTextDataset(paths, texts, 64)
-    plain, summed = similarities_with_parts(model, tokenizer, dataset, texts, [name])
-    monkeypatch.setattr("helpers.regularizer_report.IMAGES_AT_ONCE", 3)
-    in_blocks = similarities_with_parts(model, tokenizer, dataset, texts, [name])
-    torch.testing.assert_close((plain, summed), in_blocks, atol=1e-5, rtol=0)
-    assert (summed - plain).abs().max() > 0.01
-    assert torch.equal(*similarities_with_parts(model, tokenizer, dataset, texts, []))
 
 
 @pytest.mark.parametrize("seeds", [2, 5, 9])
