@@ -80,6 +80,7 @@ class ImageTextDataset(Dataset):
         self.captions_per_image = captions_per_image
         self._epoch = torch.zeros(1, dtype=torch.long).share_memory_()  # shared with workers that are already running
         self._cache_file: str | None = None
+        self._cache: np.ndarray | None = None  # the file, mapped into memory
         self._cache_rows = np.arange(len(self.image_paths))
 
     def set_epoch(self, epoch: int) -> None:
@@ -128,7 +129,7 @@ class ImageTextDataset(Dataset):
         """Decode every image once, into a file in ``folder`` (default ``data/cache``), or use an earlier one."""
         rows = sorted(set(self.image_ids))
         self._cache_file = decoded([self.image_paths[row] for row in rows], self.image_size, folder).filename
-        self._cache_rows = np.searchsorted(rows, self.image_ids)
+        self._cache_rows, self._cache = np.searchsorted(rows, self.image_ids), None
 
     def sample_captions(self, row: int) -> list[str]:
         """The ``captions_per_image`` captions of this row in this epoch, before any augmentation.
@@ -155,8 +156,12 @@ class ImageTextDataset(Dataset):
         """uint8 ``[batch, 3, image_size, image_size]``."""
         if self._cache_file is None:
             return torch.stack([self.decode(row) for row in rows])
-        cache = np.load(self._cache_file, mmap_mode="r")  # opened here, so that the dataset pickles without its pixels
-        return torch.from_numpy(cache[self._cache_rows[rows]])
+        if self._cache is None:
+            self._cache = np.load(self._cache_file, mmap_mode="r")  # [images, 3, image_size, image_size]
+        return torch.from_numpy(self._cache[self._cache_rows[rows]])
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_cache": None}  # a spawned worker maps the file again
 
 
 def check_pairs(image_paths: Sequence[Path | str], texts: Sequence[str | Sequence[str]]) -> None:
