@@ -337,6 +337,7 @@ def test_each_word_looks_for_its_own_region() -> None:
     regions = torch.stack([parts[[0, 1]], parts[[2, 3]]])
     words = torch.stack([parts[[1, 0]], parts[[3, 2]]])
     no_padding = torch.zeros(2, 2, dtype=torch.bool)
+    assert contrastive_loss(regions.mean(1), words.mean(1), 0.05) < 1e-6
     assert token_wise_regularization(regions, words, no_padding, 0.05) < 1e-6
     assert token_wise_regularization(regions, words.flip(0), no_padding, 0.05) > 19
 
