@@ -70,7 +70,6 @@ benchmark: $(ready) pairs ## measure loss, loader, explorer and training, into d
 	$(python) tests/benchmarks/loader.py "$(or $(PHOTOGRAPHS),data/scenes)"
 	$(python) tests/benchmarks/explorer.py
 	$(python) tests/benchmarks/training.py
-	$(python) tests/benchmarks/page.py
 
 lock: $(ready) ## pin the newest packages that pyproject.toml allows in requirements.txt
 	$(uv) pip compile --quiet --universal --python-version 3.11 --extra test --no-annotate --no-header \

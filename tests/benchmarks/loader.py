@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from page import RESULTS, machine, write_report
 from PIL import Image
+from report import RESULTS, machine, write_report
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms

@@ -69,19 +69,3 @@ def test_adamw_alone_gets_every_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(optimizer, torch.optim.AdamW)
     optimized = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
     assert optimized == {id(weight) for part in (model, temperature) for weight in part.parameters()}
-
-
-def test_page_has_the_ratios_of_all_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = {"cores": 2, "torch": "2.0"}
-    memory = {"blockwise": 10, "open_clip": 120}
-    loss = {
-        "results": [{"pairs": 4096, "ratio_of_time_to": {"open_clip": 0.5}, "memory_mb": memory}],
-        "alone": [{"pairs": 8192, "memory_mb": 20}],
-        "steps": [{"pairs": 512, "part": 64, "memory_mb": 30}],
-    }
-    training = {"results": [{"choice": "ours", "steps": 7, "exact": 50.0, "exact ceiling": 90.0}]}
-    for name, report in (("loss", loss), ("training", training)):
-        (tmp_path / f"{name}.json").write_text(json.dumps(machine | report))
-    text = benchmark("page", monkeypatch).page(tmp_path)
-    for part in ("0.50 times", "1/12", "20 MB", "30 MB", "50.0 of 90.0", "2 cores, torch 2.0"):
-        assert part in text

@@ -17,7 +17,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from page import RESULTS, machine, write_report
+from report import RESULTS, machine, write_report
 from torch import nn
 
 from helpers import training
