@@ -85,7 +85,7 @@ def few_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (remove_split, [], "no split 'val'"),
         (break_json, [], "not valid JSON"),
         (break_image, [], "cannot read the image"),
-        (remove_images, [], "lacks 6 image files"),
+        (remove_images, [], "6 image files missing"),
         (remove_captions, [], "no caption"),
         (remove_an_image_entry, [], "annotation"),
         (leave_the_folder, [], "../secret.png"),

@@ -2,7 +2,6 @@ import itertools
 import json
 import random
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
