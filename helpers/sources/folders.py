@@ -57,25 +57,25 @@ class Pairs:
 
 
 def open_pairs(path: Path | str) -> Pairs:
-    """Recognise the layout of a folder, or of one file in it, and read all its pairs.
+    """Recognise the layout of a folder and read all its pairs.
 
     Raises:
         InputError: if the folder has no layout or more than one, or if its pairs cannot be used.
     """
-    path = Path(path)
-    layout, files = find_layout(path)
-    folder = path if path.is_dir() else path.parent
+    folder = Path(path)
+    layout, files = find_layout(folder)
     note = f" in {files[0].name}" if layout in (KARPATHY, TABLE) else ""
     if layout == COCO:
-        by_split = {split: coco.read_annotations(folder, split) for split in map(split_of, files)}
+        by_split = {split: coco.read_annotations(folder, split) for split in coco.annotation_files(folder)}
     elif layout == OFFICIAL_COCO:
         # COCO's annotations come for all splits at once, its images one split at a time.
-        names = [name for name in map(split_of, files) if (folder / name).is_dir()] or [split_of(files[0])]
-        by_split = {name[:-4]: coco.read_annotations(folder, name) for name in names}
+        names = list(coco.annotation_files(folder))
+        names = [name for name in names if (folder / name).is_dir()] or names[:1]
+        by_split = {OFFICIAL.sub(r"\1", name): coco.read_annotations(folder, name) for name in names}
     elif layout == KARPATHY:
         by_split = coco.read_karpathy(files[0])
     else:
-        rows = read_table(files[0]) if layout == TABLE else read_plain(folder)
+        rows = read_table(files[0]) if layout == TABLE else read_plain(files)
         by_split = group_rows(rows, folder)
         if rows[0][2] is None:
             note += ", chosen by file name (a tenth val, a tenth test, the rest train)"
@@ -84,36 +84,29 @@ def open_pairs(path: Path | str) -> Pairs:
     return Pairs(f"{layout}: {counted(len(by_split), 'split')}{note}", by_split)
 
 
-def find_layout(path: Path) -> tuple[str, list[Path]]:
+def find_layout(folder: Path) -> tuple[str, list[Path]]:
     """The layout of a folder, and the files that show it."""
-    if not path.exists():
-        raise InputError(f"there is no folder {path}; name one that has images and captions")
-    folder = path if path.is_dir() else path.parent
-    annotations = coco.annotation_files(folder).values()
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}; name one that has images and captions")
+    annotations = coco.annotation_files(folder)
     karpathy = sorted(folder.glob("dataset_*.json"))
-    texts = [image.with_suffix(".txt") for place in split_folders(folder) for image in images_in(place)]
-    tables = [file for file in visible(folder) if file.suffix in (".csv", ".tsv") or file.name == "captions.txt"]
-    found = {
-        COCO: [file for file in annotations if not OFFICIAL.fullmatch(split_of(file))],
-        OFFICIAL_COCO: [file for file in annotations if OFFICIAL.fullmatch(split_of(file)) and not karpathy],
+    official = any(OFFICIAL.fullmatch(name) for name in annotations)
+    layouts = {
+        COCO: [] if official else list(annotations.values()),
+        OFFICIAL_COCO: list(annotations.values()) if official and not karpathy else [],
         KARPATHY: karpathy,
-        TABLE: tables,
-        PLAIN: [text for text in texts if text.is_file()],
+        TABLE: [file for file in visible(folder) if file.suffix in (".csv", ".tsv") or file.name == "captions.txt"],
+        PLAIN: [image for image in images_in(folder) if image.with_suffix(".txt").is_file()],
     }
-    if path.is_file():
-        found = {layout: [path] for layout, files in found.items() if path in files}
-    found = {layout: files for layout, files in found.items() if files}
-    if len(found) > 1 or len(found.get(TABLE, ())) > 1 or len(found.get(KARPATHY, ())) > 1:
-        seen = "; ".join(f"{layout} ({listed(file.name for file in files)})" for layout, files in found.items())
-        raise InputError(f"{path} has more than one layout: {seen}; name one of these files, or keep one layout")
-    if found:
-        return next(iter(found.items()))
-    hint = 'write one with the first line "file,caption" and lines such as "dog.jpg,a dog on a beach"'
-    raise InputError(f"{path} has {counted(len(images_in(folder)), 'image')} but no captions.csv; {hint}")
-
-
-def split_of(annotation_file: Path) -> str:
-    return annotation_file.stem.removeprefix("captions_")
+    layouts = {layout: files for layout, files in layouts.items() if files}
+    if not layouts:
+        hint = 'write one with the first line "file,caption" and lines such as "dog.jpg,a dog on a beach"'
+        raise InputError(f"{folder} has {counted(len(images_in(folder)), 'image')} but no captions.csv; {hint}")
+    layout, files = next(iter(layouts.items()))
+    if len(layouts) > 1 or (layout in (TABLE, KARPATHY) and len(files) > 1):
+        names = "; ".join(f"{layout} ({listed(file.name for file in files)})" for layout, files in layouts.items())
+        raise InputError(f"{folder} has more than one layout: {names}; keep one of them")
+    return layout, files
 
 
 def read_table(path: Path) -> list[Row]:
@@ -146,33 +139,16 @@ def read_table(path: Path) -> list[Row]:
     return rows
 
 
-def read_plain(folder: Path) -> list[Row]:
-    """Read images that each have a ``.txt`` of the same name, in one folder or in folders train, val and test."""
+def read_plain(images: Sequence[Path]) -> list[Row]:
+    """Read the text file next to each image, which has one caption per line."""
     rows = []
-    for place in split_folders(folder):
-        split = None if place == folder else SPLIT_NAMES[place.name]
-        images = {image.stem: image for image in images_in(place)}
-        texts = {text.stem: text for text in visible(place) if text.suffix == ".txt"}
-        if images.keys() - texts.keys():
-            names = listed(image.name for stem, image in images.items() if stem not in texts)
-            raise InputError(f"{place} has images without a caption: {names}; write a .txt for each")
-        if texts.keys() - images.keys():
-            names = listed(text.name for stem, text in texts.items() if stem not in images)
-            raise InputError(f"{place} has captions without an image: {names}; add the images")
-        if not images:
-            raise InputError(f"{place} has no images; a split needs at least one")
-        for stem, image in images.items():
-            captions = [line.strip() for line in read_text(texts[stem]).split("\n") if line.strip()]
-            if not captions:
-                raise InputError(f"{texts[stem]} is empty; write one caption per line")
-            rows += [(image.relative_to(folder).as_posix(), caption, split) for caption in captions]
+    for image in images:
+        text = image.with_suffix(".txt")
+        captions = [line.strip() for line in read_text(text).split("\n") if line.strip()]
+        if not captions:
+            raise InputError(f"{text} is empty; write one caption per line")
+        rows += [(image.name, caption, None) for caption in captions]
     return rows
-
-
-def split_folders(folder: Path) -> list[Path]:
-    """The folders train, val and test of a folder that has no images itself, or the folder itself."""
-    splits = [place for place in visible(folder) if place.name in SPLIT_NAMES and place.is_dir()]
-    return splits if splits and not images_in(folder) else [folder]
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -193,45 +169,32 @@ def group_rows(rows: Sequence[Row], folder: Path) -> dict[str, list[Record]]:
         if splits.setdefault(name, split) != split:
             raise InputError(f"{name} is in two splits, {splits[name]} and {split}; choose one of them")
         captions.setdefault(name, []).append(caption)
-    records = [
-        coco.make_record(k, name, coco.find_image(folder, [name]), captions[name]) for k, name in enumerate(captions)
-    ]
     if rows[0][2] is None:
-        return split_by_name(records)
-    named = dict.fromkeys(splits.values())
-    return {split: [record for record in records if splits[record.image["file_name"]] == split] for split in named}
+        splits = split_by_name(list(captions))
+    by_split: dict[str, list[Record]] = {}
+    for number, (name, own) in enumerate(captions.items()):
+        record = coco.make_record(number, name, coco.find_image(folder, name), own)
+        by_split.setdefault(splits[name], []).append(record)
+    return by_split
 
 
-def split_by_name(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """Choose train, val and test by the SHA-256 of the file names; fewer than three images are all train."""
-    if len(records) < 3:
-        return {"train": list(records)}
-
-    def rank(index: int) -> tuple[bytes, str]:
-        name = PurePosixPath(records[index].image["file_name"])
-        return hashlib.sha256(name.stem.encode()).digest(), str(name)
-
-    order = sorted(range(len(records)), key=rank)
-    tenth = max(1, (len(records) + 5) // 10)
-    chosen = {"train": order[2 * tenth :], "val": order[:tenth], "test": order[tenth : 2 * tenth]}
-    return {split: [records[index] for index in sorted(indices)] for split, indices in chosen.items()}
+def split_by_name(names: Sequence[str]) -> dict[str, str]:
+    """Choose train, val or test for each image by the SHA-256 of its name; fewer than three images are all train."""
+    order = sorted(names, key=lambda name: (hashlib.sha256(PurePosixPath(name).stem.encode()).digest(), name))
+    tenth = max(1, (len(names) + 5) // 10) if len(names) >= 3 else 0
+    return {name: "val" if k < tenth else "test" if k < 2 * tenth else "train" for k, name in enumerate(order)}
 
 
 def check_images(by_split: dict[str, list[Record]]) -> None:
-    """Raise an error if an image file is missing, or if an image is listed twice."""
-    seen: dict[Path, str] = {}
     for split, records in by_split.items():
         missing = [record.path for record in records if not record.path.is_file()]
         if missing:
-            raise InputError(f"{split} lacks {counted(len(missing), 'image file')}, first {missing[0]}; put them there")
-        for path in (record.path for record in records):
-            if path in seen:
-                raise InputError(f"{path} is listed twice, in {seen[path]} and in {split}; give it one entry")
-            seen[path] = split
+            files = counted(len(missing), "image file")
+            raise InputError(f"{split}: {files} missing, first {missing[0]}; copy the files, or remove their captions")
 
 
 def images_without_captions(by_split: dict[str, list[Record]]) -> list[Path]:
     """Images without a caption, in the folders of the images that have one."""
-    named = {record.path for records in by_split.values() for record in records}
-    folders = sorted({path.parent for path in named})
-    return [image for folder in folders for image in images_in(folder) if image not in named]
+    captioned = {record.path for records in by_split.values() for record in records}
+    folders = sorted({path.parent for path in captioned})
+    return [image for folder in folders for image in images_in(folder) if image not in captioned]

@@ -8,9 +8,6 @@ from PIL import Image, ImageOps
 
 from helpers.files import InputError
 
-# The brands at the front of HEIF files, which is how many phones save photographs, and of AVIF files.
-UNREADABLE = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis"}
-SIXTEEN_BITS = {"I", "I;16", "I;16L", "I;16B", "I;16N"}  # modes of Pillow; "I" has room for more
 REDUCED = 2.0  # a large image is first reduced coarsely to no less than this multiple of the wanted size
 
 
@@ -35,8 +32,6 @@ def read_square(path: Path | str, size: int) -> Image.Image:
 
 def read_rgb(path: Path, side: int | None) -> Image.Image:
     """Read an image as RGB; with ``side``, a JPEG file may be decoded at a half, a quarter or an eighth of its size."""
-    if not path.is_file():
-        raise InputError(f"cannot read the image {path}: there is no such file; put it there, or remove its entry")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -45,35 +40,15 @@ def read_rgb(path: Path, side: int | None) -> Image.Image:
                     image.draft(None, (side, side))
                 return to_rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # Pillow's readers raise nearly any exception for a broken file
-        raise InputError(f"cannot read the image {path}: {what_is_wrong(path, error)}, or remove its entry") from None
+        hint = "save it as JPEG" if path.suffix.lower() in (".heic", ".heif", ".avif") else "replace it"
+        raise InputError(f"cannot read the image {path} ({error}); {hint}, or remove its entry") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any of Pillow's modes to RGB."""
-    if image.mode in SIXTEEN_BITS:
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() >= 2**16:
-            raise ValueError("its grey values have more than 16 bits, and which of them is white is unknown")
-        # Pillow's own conversion would clip every value above 255 to white.
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise ValueError("its grey values are fractions, and which of them is white is unknown")
+    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip every value above 255 to white
+        image = Image.fromarray(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8))
     if image.has_transparency_data:
         colours = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
     return image.convert("RGB")
-
-
-def what_is_wrong(path: Path, error: Exception) -> str:
-    """Why Pillow cannot read a file, and what to do about it."""
-    with path.open("rb") as file:
-        start = file.read(12)
-    if not start:
-        return "it is empty; copy it again"
-    if start[4:8] == b"ftyp" and start[8:12] in UNREADABLE:
-        return "it is in the format HEIC or AVIF, which cannot be read here; save it as JPEG"
-    if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
-        return f"it has more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels; save it smaller"
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "it is not an image; replace it"
-    return f"{str(error).rstrip('.') or type(error).__name__}; replace it"

@@ -53,10 +53,9 @@ def prepare_photographs(folder: Path, out: Path) -> str:
     uncaptioned = [path.name for path in images_without_captions(pairs.by_split)]
     if uncaptioned:
         raise InputError(f"{folder} has photographs without a caption: {listed(uncaptioned)}; write one for each")
-    missing = [split for split in SPLITS if split not in pairs.splits]
-    if missing:
-        hint = "give three or more, and name every split or none"
-        raise InputError(f"{folder} has no photographs for {' and '.join(missing)}; {hint}")
+    if not set(SPLITS) <= set(pairs.splits):
+        hint = "give three or more, or name all of train, val and test"
+        raise InputError(f"{folder} has photographs for {listed(pairs.splits)} only; {hint}")
     with atomic_folder(out) as partial:
         (partial / "images").mkdir()
         write_annotations(partial, save_photographs(pairs.by_split, partial / "images"))
@@ -68,18 +67,17 @@ def prepare_photographs(folder: Path, out: Path) -> str:
 def save_photographs(by_split: dict[str, list[Record]], folder: Path) -> dict[str, list[Record]]:
     """Save every photograph and return the new records."""
     saved: dict[str, list[Record]] = {split: [] for split in by_split}
-    taken: set[str] = set()
     photographs = [(split, record) for split, records in by_split.items() for record in records]
     for number, (split, record) in enumerate(tqdm(photographs, "reading photographs", leave=False, disable=None)):
         image = read_image(record.path)
         image.thumbnail((LONGER_SIDE, LONGER_SIDE), Image.Resampling.LANCZOS)
         pixels = Image.new("RGB", image.size)  # a new image has none of the camera's notes
         pixels.paste(image)
-        stem = record.path.stem if record.path.stem.casefold() not in taken else f"{record.path.stem}-{number}"
-        taken.add(stem.casefold())
-        pixels.save(folder / f"{stem}.jpg", quality=QUALITY)
-        captions = [annotation["caption"] for annotation in record.annotations]
-        new = make_record(number, f"{stem}.jpg", folder / f"{stem}.jpg", captions)
+        path = folder / f"{record.path.stem}.jpg"
+        if path.exists():  # dog.jpg and dog.png
+            path = folder / f"{record.path.stem}-{number}.jpg"
+        pixels.save(path, quality=QUALITY)
+        new = make_record(number, path.name, path, [annotation["caption"] for annotation in record.annotations])
         new.image |= {"width": image.width, "height": image.height}
         saved[split].append(new)
     return saved

@@ -5,7 +5,6 @@ import hashlib
 import io
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -100,11 +99,6 @@ def write_plain(root: Path, made: Set) -> None:
         (root / f"{path.stem}.txt").write_text("\n".join(captions) + "\n", encoding="utf-8")
 
 
-def write_plain_with_splits(root: Path, made: Set) -> None:
-    for split, pairs in made.items():
-        write_plain(root / ("validation" if split == "val" else split), {split: pairs})
-
-
 WRITERS: dict[str, Callable[[Path, Set], None]] = {
     "COCO Captions layout": write_coco,
     "COCO's own folders": write_official,
@@ -114,7 +108,6 @@ WRITERS: dict[str, Callable[[Path, Set], None]] = {
     "CSV with splits": lambda root, made: write_table(root, made, "pairs.csv", ["split", "extra", "file", "caption"]),
     "TSV with splits": lambda root, made: write_table(root, made, "pairs.tsv", ["title", "filepath", "split"]),
     "plain folder": write_plain,
-    "plain folder with splits": write_plain_with_splits,
 }
 WITHOUT_SPLITS = {"Kaggle's Flickr8k", "CSV", "plain folder"}
 
@@ -144,20 +137,6 @@ def test_the_same_pairs_are_read_from_every_layout(tmp_path: Path, made: Set, na
         pairs.records("night")
 
 
-def test_karpathys_splits_are_taken_and_the_images_found_in_the_folders_of_2017(tmp_path: Path, made: Set) -> None:
-    write_official(tmp_path, made)
-    write_karpathy(tmp_path, {split: made[split] for split in ("val", "train")})
-    for path in (tmp_path / "val2014").iterdir():
-        path.unlink()
-    file = tmp_path / "dataset_coco.json"
-    file.write_text(file.read_text().replace('"filename": "', '"filename": "COCO_val2014_').replace("image_", "image"))
-    for path in [*tmp_path.glob("*2017/*.jpg")]:
-        path.rename(path.with_name(path.name.replace("_", "")))
-    pairs = open_pairs(tmp_path)
-    assert pairs.layout == "Karpathy's splits: 2 splits in dataset_coco.json"
-    assert contents(*pairs.captions("val")) == expected(made)["val"]
-
-
 def test_cocos_own_folders_are_read_by_the_names_of_the_course(tmp_path: Path, made: Set) -> None:
     write_official(tmp_path, made)
     paths, captions = read_captions(tmp_path, "val")
@@ -183,7 +162,7 @@ def test_chosen_splits_are_never_empty_from_three_images_on(tmp_path: Path, imag
 def test_a_table_may_have_quotes_and_line_breaks(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     (tmp_path / "c.csv").write_text('"file","Caption"\r\na.png,"two\nlines, ""quoted"""\n\n./a.png,short\n', newline="")
-    assert open_pairs(tmp_path / "c.csv").captions("train")[1] == [['two\nlines, "quoted"', "short"]]
+    assert open_pairs(tmp_path).captions("train")[1] == [['two\nlines, "quoted"', "short"]]
 
 
 def change(name: str, old: str, new: str) -> Callable[[Path], None]:
@@ -203,28 +182,19 @@ def write(name: str, content: str, encoding: str = "utf-8") -> Callable[[Path], 
     return lambda root: (root / name).write_text(content, encoding)
 
 
-def remove(name: str) -> Callable[[Path], None]:
-    return lambda root: os.remove(root / name)
-
-
 COCO, JSON = "COCO Captions layout", "annotations/captions_train.json"
 TABLE, CSV, PLAIN = "CSV with splits", "pairs.csv", "plain folder"
 MISTAKES = [  # the layout, what is changed, and what the message says
     (COCO, write(JSON, '{"images": ['), "captions_train.json is not valid JSON"),
-    (COCO, write(JSON, "[]"), "captions_train.json must hold an object with two lists"),
+    (COCO, write(JSON, "[]"), "captions_train.json does not have the form"),
     (COCO, write(JSON, '{"images": [], "annotations": []}'), "captions_train.json has no images"),
     (COCO, change(JSON, '"file_name": "image', '"file_name": "../image'), "image 0 .*must lie inside"),
-    (COCO, change(JSON, '"file_name"', '"name"'), "image 0 needs 'id' and 'file_name'"),
+    (COCO, change(JSON, '"file_name"', '"name"'), "image 0 does not have the form that data/README.md shows"),
     (COCO, change(JSON, '"id": 1,', '"id": 0,'), "image 1 repeats the id 0"),
-    (COCO, change(JSON, '"image_id": 0', '"image_id": 99'), "annotation 0 belongs to image 99, which is not in"),
+    (COCO, change(JSON, '"image_id": 0', '"image_id": 99'), "annotation 0 belongs to image 99; add it to"),
     (COCO, change(JSON, '"image_id": 0', '"image_id": 1'), "images have no caption, first image_"),
     (COCO, change(JSON, '"caption": "', '"caption": " ", "was": "'), "annotation 0 has an empty caption"),
-    (COCO, change(JSON, '"file_name": "image_', '"file_name": "pic_'), "train lacks 1 image file, first .*pic_"),
-    (
-        COCO,
-        lambda root: (root / JSON).with_name("captions_night.json").symlink_to(root / JSON),
-        "in train and in night",
-    ),
+    (COCO, change(JSON, '"file_name": "image_', '"file_name": "pic_'), "train: 1 image file missing, first .*pic_"),
     ("Karpathy's splits", change("dataset_coco.json", "restval", "night"), "image 1 needs .*a 'split'"),
     ("Karpathy's splits", change("dataset_coco.json", '"val2014"', '".."'), "image 0 .*must lie inside"),
     (TABLE, write(CSV, "image_00.jpg,a dog\n"), "pairs.csv has no header; write file,caption"),
@@ -235,15 +205,11 @@ MISTAKES = [  # the layout, what is changed, and what the message says
     (TABLE, append(CSV, "trian,3,a.jpg,one\r\n"), "line 35 has the split 'trian'; write train"),
     (TABLE, append(CSV, "test,3,a.jpg,one\r\nval,3,a.jpg,one\r\n"), "a.jpg is in two splits, test and val"),
     (TABLE, append(CSV, "test,3,../a.jpg,one\r\n"), "line 35 .*must lie inside"),
-    (TABLE, append(CSV, "test,3,/etc/passwd,one\r\n"), "line 35 .*must lie inside"),
     (TABLE, append(CSV, "test,3,a.jpg,\r\n"), "line 35 has an empty caption"),
-    (TABLE, append(CSV, "test,3,gone.jpg,one\r\n"), "test lacks 1 image file, first .*gone.jpg"),
+    (TABLE, append(CSV, "test,3,gone.jpg,one\r\n"), "test: 1 image file missing, first .*gone.jpg"),
     (TABLE, write("more.csv", "file,caption\n"), "more.csv, pairs.csv.*keep one"),
-    ("CSV", write("image_00.txt", "a dog"), r"more than one layout: table .*captions.csv.*image_00.txt"),
-    (PLAIN, remove("image_03.txt"), "images without a caption: image_03.jpg; write a .txt"),
+    ("CSV", write("image_00.txt", "a dog"), r"more than one layout: table .*captions.csv.*image_00.jpg"),
     (PLAIN, write("image_03.txt", "\n"), "image_03.txt is empty"),
-    (PLAIN, remove("image_03.jpg"), "captions without an image: image_03"),
-    ("plain folder with splits", lambda root: (root / "dev").mkdir(), "dev has no images"),
 ]
 
 
