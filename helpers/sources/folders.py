@@ -159,8 +159,7 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def visible(folder: Path) -> list[Path]:
-    """Everything in a folder except the hidden files that macOS adds, in the order of the names."""
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))  # macOS adds hidden files
 
 
 def group_rows(rows: Sequence[Row], folder: Path) -> dict[str, list[Record]]:
