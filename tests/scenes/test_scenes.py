@@ -281,7 +281,7 @@ def test_duplicates_and_wrong_captions_are_in_training_only_and_as_many_as_asked
         assert not set(read_truth(root, split)[0]) & set(scenes)
 
 
-def test_a_caption_stays_true_if_no_caption_of_its_level_is_false() -> None:
+def test_a_caption_stays_true_if_all_others_are_true_too() -> None:
     every_shape = tuple(Thing(shape, "red", "small", place) for shape, place in zip(SHAPES, PIXELS, strict=False))
     captions = [f"a {shape}" for shape in SHAPES]
     assert false_caption(every_shape, captions, random.Random(0)) is None
