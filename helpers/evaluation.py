@@ -42,6 +42,11 @@ def encode_texts(model: DualEncoder, tokenizer: WordTokenizer, texts: Sequence[s
     return F.normalize(torch.cat(features), dim=1)
 
 
+def unknown_words(tokenizer: WordTokenizer, text: str) -> list[str]:
+    """The different words of a text that are not in the vocabulary, in order."""
+    return [word for word in dict.fromkeys(split_words(text)) if word not in tokenizer.id_of]
+
+
 def encode_classes(model: DualEncoder, tokenizer: WordTokenizer, prompts: Mapping[str, Sequence[str]]) -> Tensor:
     """Encode classes by their prompts: L2-normalised features ``[classes, dim]``.
 

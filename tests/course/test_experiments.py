@@ -62,12 +62,12 @@ def test_arms_that_train_alike_differ_by_nothing(result: dict) -> None:
     assert any(other[name]["seeds"] != value["seeds"] for name, value in plain.items())
 
 
-def test_the_page_has_a_row_per_arm_and_the_recipes(result: dict) -> None:
+def test_the_page_has_a_row_per_arm(result: dict) -> None:
     *_, plain, same, other = page(result).splitlines()
-    assert plain.startswith("| plain | epochs=1, batch_size=32 |")
+    assert plain.startswith("| plain | ")
     assert f"| {result['arms']['plain']['measures']['minimal pairs']['mean']:.1f} |" in plain
     assert "+0.0 (+0.0 to +0.0)" in same
-    assert other.startswith("| token-wise | epochs=1, regularizers=('token_wise',), batch_size=32 |")
+    assert other.startswith("| token-wise | ")
     assert len({line.count("|") for line in (plain, same, other)}) == 1
     assert json.loads(json.dumps(result))["arms"]["plain"]["measures"] == result["arms"]["plain"]["measures"]
 
@@ -186,12 +186,6 @@ def test_a_verdict_needs_an_interval_without_zero() -> None:
     assert verdict(difference([1.0, 2.0, 3.0], [3.0, 4.0, 5.1])) == "worse"
     assert verdict(difference([3.0, 1.0, 5.0], [1.0, 2.0, 3.0])) == "undecided"
     assert verdict({"mean": 0.5, "low": 0.0, "high": 1.0}) == "undecided"
-
-
-@pytest.mark.parametrize(("values", "baseline"), [([1.0], [1.0]), ([1.0, 2.0], [1.0]), ([], [])])
-def test_an_interval_needs_two_pairs(values: list[float], baseline: list[float]) -> None:
-    with pytest.raises(ValueError, match="two or more pairs"):
-        difference(values, baseline)
 
 
 def test_seeds_are_compared_in_pairs() -> None:
