@@ -13,7 +13,7 @@ from helpers.scenes import Scene, ceiling, fit_matrix, truth_oracle
 from helpers.text import WordTokenizer, split_words
 
 DIRECTIONS = ("image_to_text", "text_to_image")
-BATCH = 256  # images, texts or queries at a time, so that intermediate results stay small
+BATCH = 256  # images or texts that are encoded at a time
 CONFIDENCE = 0.95
 
 
@@ -42,40 +42,20 @@ def encode_texts(model: DualEncoder, tokenizer: WordTokenizer, texts: Sequence[s
     return F.normalize(torch.cat(features), dim=1)
 
 
-def unknown_words(tokenizer: WordTokenizer, text: str) -> list[str]:
-    """The different words of a text that are not in the vocabulary, in order."""
-    return [word for word in dict.fromkeys(split_words(text)) if word not in tokenizer.id_of]
-
-
 def encode_classes(model: DualEncoder, tokenizer: WordTokenizer, prompts: Mapping[str, Sequence[str]]) -> Tensor:
     """Encode classes by their prompts: L2-normalised features ``[classes, dim]``.
 
-    The feature of a class is the mean of the L2-normalised features of its prompts, normalised again.
-
-    Args:
-        prompts: for each class a list of sentences that name it.
+    The feature of a class is the mean of the features of its prompts, normalised again. A model classifies an image as
+    the class with the highest cosine similarity, without having been trained on the classes ("zero-shot").
 
     Source: prompt ensembling in Radford et al., 2021, "Learning Transferable Visual Models From Natural Language
     Supervision" (CLIP), section 3.1.4.
     """
     for name, sentences in prompts.items():
-        words = split_words(" ".join(sentences))
-        if isinstance(sentences, str) or not any(word in tokenizer.id_of for word in words):
-            raise InputError(
-                f"the class {name!r} needs a list of prompts with words that the model knows: {sentences!r}"
-            )
+        if isinstance(sentences, str) or not any(word in tokenizer.id_of for word in split_words(" ".join(sentences))):
+            raise InputError(f"the class {name!r} needs a list of prompts with known words, not {sentences!r}")
     means = [encode_texts(model, tokenizer, list(sentences)).mean(0) for sentences in prompts.values()]
     return F.normalize(torch.stack(means), dim=1)
-
-
-def zero_shot(
-    model: DualEncoder, tokenizer: WordTokenizer, dataset: ImageTextDataset, prompts: Mapping[str, Sequence[str]]
-) -> Tensor:
-    """Cosine similarities ``[images, classes]`` of images to classes that are described by prompts only.
-
-    The predicted class of an image is the one with the highest similarity. ``prompts`` as in :func:`encode_classes`.
-    """
-    return encode_images(model, dataset) @ encode_classes(model, tokenizer, prompts).T
 
 
 def percent(hits: Tensor) -> float:
@@ -85,12 +65,9 @@ def percent(hits: Tensor) -> float:
 
 def rank_of_best(similarity: Tensor, row_ids: Tensor, column_ids: Tensor) -> Tensor:
     """For each row, the rank of its best column with the same id; ties with other columns count against it."""
-    ranks = []
-    for scores, ids in zip(similarity.split(BATCH), row_ids.split(BATCH), strict=True):  # [batch, columns], [batch]
-        own = ids[:, None] == column_ids  # [batch, columns]
-        best_own = scores.masked_fill(~own, -torch.inf).amax(1, keepdim=True)  # [batch, 1]
-        ranks.append(1 + ((scores >= best_own) & ~own).sum(1))
-    return torch.cat(ranks)
+    own = row_ids[:, None] == column_ids  # [rows, columns]
+    best_own = similarity.masked_fill(~own, -torch.inf).amax(1, keepdim=True)  # [rows, 1]
+    return 1 + ((similarity >= best_own) & ~own).sum(1)
 
 
 def retrieval_ranks(similarity: Tensor, image_of_caption: Tensor) -> dict[str, Tensor]:
@@ -109,10 +86,7 @@ def retrieval_ranks(similarity: Tensor, image_of_caption: Tensor) -> dict[str, T
     images, captions = similarity.shape
     rows = torch.arange(images)
     if len(image_of_caption) != captions or not torch.equal(image_of_caption.unique(), rows):
-        raise ValueError(
-            f"image_of_caption must name one of the {images} images for each of the {captions} captions, and every "
-            f"image needs a caption"
-        )
+        raise ValueError(f"each of the {captions} captions needs one of the {images} images, and each image a caption")
     if similarity.isnan().any():
         raise ValueError("similarity holds NaN, which has no rank")
     return {
@@ -121,11 +95,14 @@ def retrieval_ranks(similarity: Tensor, image_of_caption: Tensor) -> dict[str, T
     }
 
 
-def summarize(ranks: dict[str, Tensor]) -> dict[str, dict[str, float]]:
-    """Recall, median and mean of the ranks of :func:`retrieval_ranks`."""
-    # In a random order, the first caption belongs to the image with the probability captions of the image / captions.
-    # The mean of that over images is 1 / images, as in the other direction.
-    chance = 100 / len(ranks["image_to_text"])
+def retrieval_metrics(similarity: Tensor, image_of_caption: Tensor) -> dict[str, dict[str, float]]:
+    """R@1, R@5, R@10 in percent, median and mean rank, and the R@1 of chance, in both directions.
+
+    Args as in :func:`retrieval_ranks`.
+    """
+    # In a random order, the first caption belongs to an image with a probability of its captions / all captions. The
+    # mean of that over images is 1 / images, as in the other direction.
+    chance = 100 / len(similarity)
     return {
         direction: {
             **{f"R@{k}": percent(rank <= k) for k in (1, 5, 10)},
@@ -133,16 +110,8 @@ def summarize(ranks: dict[str, Tensor]) -> dict[str, dict[str, float]]:
             "mean_rank": rank.double().mean().item(),
             "chance": chance,
         }
-        for direction, rank in ranks.items()
+        for direction, rank in retrieval_ranks(similarity, image_of_caption).items()
     }
-
-
-def retrieval_metrics(similarity: Tensor, image_of_caption: Tensor) -> dict[str, dict[str, float]]:
-    """R@1, R@5, R@10 in percent, median and mean rank, and the R@1 of chance, in both directions.
-
-    Args as in :func:`retrieval_ranks`.
-    """
-    return summarize(retrieval_ranks(similarity, image_of_caption))
 
 
 def evaluate(
@@ -184,11 +153,11 @@ def intervals(
     """95 % intervals of R@1, R@5, R@10 and the mean rank, by the percentile bootstrap over images.
 
     Images are resampled with replacement, each with all of its captions. The captions of an image succeed or fail
-    together, so resampling single captions would give intervals that are too narrow. The gallery stays the same: the
-    interval covers other queries, not another gallery and not another training.
+    together, so resampling single captions would give intervals that are too narrow. The candidates stay the same: the
+    interval covers other queries, but neither other candidates nor another training run.
 
     Args:
-        ranks: as :func:`retrieval_ranks` returns them.
+        ranks: the result of :func:`retrieval_ranks`.
         image_of_caption: int64 ``[captions]``.
 
     Returns:
@@ -267,23 +236,19 @@ def metrics_with_truth(
 def minimal_pair_accuracy(similarity: Tensor) -> dict[str, float]:
     """How often the right one of two is chosen, in percent: the caption of an image, and the image of a caption.
 
-    A tie counts as wrong.
+    Guessing is right in 50 % of the cases; a tie counts as wrong. The number of ``pairs`` is returned as well.
 
     Args:
         similarity: ``[2 * pairs, 2 * pairs]`` of images and captions; rows and columns 2k and 2k + 1 are a pair.
-
-    Returns:
-        ``{"image_to_text": ..., "text_to_image": ..., "chance": 50.0, "pairs": ...}``.
     """
     pairs = len(similarity) // 2
     blocks = similarity.view(pairs, 2, pairs, 2)[range(pairs), :, range(pairs), :]  # [pairs, image, caption]
-    own = blocks.diagonal(dim1=1, dim2=2)  # [pairs, 2]
-    other_caption = blocks.flip(2).diagonal(dim1=1, dim2=2)  # [pairs, 2]
-    other_image = blocks.flip(1).diagonal(dim1=1, dim2=2)  # [pairs, 2]
+    own, other_caption, other_image = (  # [pairs, 2] each
+        matrices.diagonal(dim1=1, dim2=2) for matrices in (blocks, blocks.flip(2), blocks.flip(1))
+    )
     return {
         "image_to_text": percent(own > other_caption),
         "text_to_image": percent(own > other_image),
-        "chance": 50.0,
         "pairs": pairs,
     }
 
@@ -291,16 +256,15 @@ def minimal_pair_accuracy(similarity: Tensor) -> dict[str, float]:
 def linear_probe(features: Tensor, labels: Tensor, test_features: Tensor, test_labels: Tensor) -> float:
     """Accuracy, in percent, of a linear classifier on frozen features.
 
-    The classifier is fitted by least squares, with one output per label and a threshold of one half. Linear changes of
-    the features do not matter, and there is nothing to tune.
+    The classifier is fitted by least squares, with one output per label and a threshold of one half. There is nothing
+    to tune, and an invertible linear map of the features does not change the result.
 
     Args:
-        features: ``[images, dim]``, to learn from; more images than ``dim``, or the classifier overfits.
+        features: ``[images, dim]`` to fit the classifier to; with fewer images than ``dim`` it overfits.
         labels: bool ``[images, labels]``.
-        test_features, test_labels: the same of other images.
+        test_features, test_labels: the same for other images.
 
-    Source: Alain and Bengio, 2016, "Understanding intermediate layers using linear classifier probes"; SimCLR (Chen et
-    al., 2020, "A Simple Framework for Contrastive Learning of Visual Representations") is evaluated by such a probe.
+    Source: Alain and Bengio, 2016, "Understanding intermediate layers using linear classifier probes".
     """
     train, test = (F.pad(x.double(), (0, 1), value=1.0) for x in (features, test_features))  # [images, dim + 1]
     weight = torch.linalg.lstsq(train, labels.double(), driver="gelsd").solution  # [dim + 1, labels]

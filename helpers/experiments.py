@@ -2,13 +2,14 @@
 
 import io
 import json
-import multiprocessing
+import math
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stdout
-from dataclasses import asdict, fields, replace
-from itertools import chain
+from dataclasses import asdict, replace
+from itertools import chain, product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,11 @@ from scipy import stats
 from torch import Tensor
 from tqdm import tqdm
 
-from helpers.data import ImageTextDataset, captions_by_image
+from helpers.data import captions_by_image
 from helpers.encoders import DualEncoder
-from helpers.evaluation import (
-    CONFIDENCE,
-    DIRECTIONS,
-    encode_images,
-    encode_texts,
-    linear_probe,
-    metrics_in_folds,
-    retrieval_metrics,
-)
+from helpers.evaluation import CONFIDENCE, DIRECTIONS, linear_probe, metrics_in_folds, retrieval_metrics
 from helpers.files import InputError, atomic_file, read_json
-from helpers.report import image_size_of, minimal_pairs_by_kind
+from helpers.report import encode_records, minimal_pairs_by_kind
 from helpers.runs import load_checkpoint, restore_model
 from helpers.scenes import COLOURS, SHAPES, Scene, truth_of
 from helpers.sources import Record, open_pairs
@@ -44,10 +37,9 @@ PROBED = 2000  # training images that the linear probe learns from
 def difference(values: Sequence[float], baseline: Sequence[float]) -> dict[str, float]:
     """The mean of the paired differences and its 95 % interval by Student's t: ``mean``, ``low``, ``high``.
 
-    The two values of a seed share first weights, batches and captions, so what the seed does to both cancels.
+    The two runs of a seed start from the same weights and see the same batches and captions, so what the seed does to
+    both cancels. An interval needs two seeds or more.
     """
-    if len(values) != len(baseline) or len(values) < 2:
-        raise ValueError(f"an interval needs two or more pairs of values, got {len(values)} and {len(baseline)}")
     differences = [value - other for value, other in zip(values, baseline, strict=True)]
     mean, standard_error = statistics.mean(differences), statistics.stdev(differences) / len(differences) ** 0.5
     half_width = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1)) * standard_error
@@ -64,17 +56,17 @@ def verdict(interval: dict[str, float]) -> str:
 def in_batch_accuracy(image_features: Tensor, text_features: Tensor, batch_size: int = IN_BATCH) -> float:
     """How often the diagonal has the highest score of its row and of its column within a batch, in percent.
 
-    Training loops report this number on their own batches. A larger batch is harder; with all pairs in one batch it is
-    R@1. Batch k takes caption i + k of image i, so that every caption is used and the levels are mixed.
+    Training loops often report this number on their own batches. A larger batch is harder; with all pairs in one batch
+    it is R@1. Round k pairs image i with its caption i + k, so that every caption is used and the levels are mixed.
 
     Args:
         image_features: L2-normalised, ``[images, dim]``.
         text_features: L2-normalised, ``[images, captions per image, dim]``.
-        batch_size: about how many pairs a batch has; the batches are equal parts. Chance is one over it.
+        batch_size: the most pairs in a batch; all batches are about equal. Chance is one over it.
     """
     images, captions = text_features.shape[:2]
     row = torch.arange(images)
-    folds = -(-images // batch_size)
+    folds = math.ceil(images / batch_size)
     accuracies = []
     for shift in range(captions):
         texts = text_features[row, (row + shift) % captions]  # [images, dim]
@@ -110,30 +102,24 @@ def measure(model: DualEncoder, tokenizer: WordTokenizer, data: Path, image_size
     :func:`in_batch_accuracy`, and the linear probe. The last two and R@1 are all called "alignment accuracy" somewhere.
     """
     pairs = open_pairs(data)
-    records = {split: pairs.records(split) for split in ("train", "test", "minimal")}
-    records["train"] = records["train"][:PROBED]
-    datasets, images = {}, {}
-    for split, own in records.items():
-        datasets[split] = ImageTextDataset(*paths_and_captions(own), image_size)
-        images[split] = encode_images(model, datasets[split])  # [images, dim]
-    scenes, levels = truth_of(records["test"])
-    captions, image_of_caption = captions_by_image(datasets["test"].captions)
-    texts = encode_texts(model, tokenizer, captions)  # [captions, dim]
+    train_set, test_set, minimal_set = (pairs.records(split) for split in ("train", "test", "minimal"))
+    scenes, levels = truth_of(test_set)
+    _, image_of_caption = captions_by_image(paths_and_captions(test_set)[1])
     exact = [column for column, level in enumerate(chain(*levels)) if level == "exact"]
-    minimal = list(chain(*datasets["minimal"].captions))
-
-    measures = recalls(images["test"] @ texts.T, image_of_caption, "all captions")
-    measures |= recalls(images["test"] @ texts[exact].T, torch.arange(len(exact)), "exact captions")
-    minimal_texts = encode_texts(model, tokenizer, minimal)  # [captions, dim]
-    measures |= minimal_pair_accuracies(images["minimal"] @ minimal_texts.T, records["minimal"])
-    measures["in-batch accuracy"] = in_batch_accuracy(images["test"], texts.unflatten(0, (len(scenes), -1)))
-    known = contents(truth_of(records["train"])[0])
-    measures["linear probe"] = linear_probe(images["train"], known, images["test"], contents(scenes))
+    images, texts = encode_records(model, tokenizer, test_set, image_size)  # [images, dim], [captions, dim]
+    minimal_images, minimal_texts = encode_records(model, tokenizer, minimal_set, image_size)
+    probed, _ = encode_records(model, tokenizer, train_set[:PROBED], image_size)
+    measures = recalls(images @ texts.T, image_of_caption, "all captions")
+    measures |= recalls(images @ texts[exact].T, torch.arange(len(exact)), "exact captions")
+    measures |= minimal_pair_accuracies(minimal_images @ minimal_texts.T, minimal_set)
+    measures["in-batch accuracy"] = in_batch_accuracy(images, texts.unflatten(0, (len(scenes), -1)))
+    known = contents(truth_of(train_set[:PROBED])[0])
+    measures["linear probe"] = linear_probe(probed, known, images, contents(scenes))
     return measures
 
 
 def run_once(data: Path, out: Path, recipe: Recipe, cache: Path | None) -> dict[str, float]:
-    """Train and measure one run. A finished run is only read, and an unfinished one is resumed."""
+    """Train and measure one run, or continue it; if it is finished, read its measures."""
     settings = json.loads(json.dumps({"data": data.name, "recipe": asdict(recipe)}))
     finished = out / "measures.json"
     if finished.is_file():
@@ -144,8 +130,7 @@ def run_once(data: Path, out: Path, recipe: Recipe, cache: Path | None) -> dict[
     last = out / "last.pt"
     with redirect_stdout(io.StringIO()):  # the lines of two runs would mix
         train(data, out, recipe, resume=last.is_file(), cache=cache)
-    checkpoint = load_checkpoint(last)
-    measures = measure(*restore_model(checkpoint), data, image_size_of(checkpoint))
+    measures = measure(*restore_model(load_checkpoint(last)), data, max(recipe.image_size))
     with atomic_file(finished) as file:
         file.write(json.dumps({"settings": settings, "measures": measures}).encode())
     return measures
@@ -154,52 +139,37 @@ def run_once(data: Path, out: Path, recipe: Recipe, cache: Path | None) -> dict[
 def run_experiment(
     data: Path, arms: dict[str, Recipe], runs: Path, seeds: Sequence[int], jobs: int = 2, cache: Path | None = None
 ) -> dict[str, Any]:
-    """Train every arm with every seed and compare the arms with the first one.
+    """Train every arm with every seed on scenes, and compare the arms with the first one by :func:`compare`.
 
     Each run is kept in ``runs/ARM/SEED``, so an experiment that was stopped continues where it was.
 
     Args:
-        data: scenes with their minimal pairs.
-        arms: the recipes by name; their own seeds are replaced.
-        jobs: runs at the same time, each in a process with one thread.
-
-    Returns:
-        ``data``, ``seeds``, and for each of the ``arms`` its ``recipe`` and its ``measures`` from :func:`compare`.
+        arms: recipes by name; their own seeds are replaced.
+        jobs: how many runs are trained at the same time, each in a process with one thread.
     """
     if len(arms) < 2 or len(seeds) < 2:
         raise InputError(f"an experiment needs two arms and two seeds or more, not {len(arms)} and {len(seeds)}")
     pairs = open_pairs(data)
     if "minimal" not in pairs.splits or truth_of(pairs.records("test")) is None:
         raise InputError(f"{data} has no scenes with minimal pairs; `python -m helpers scenes` writes them")
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         futures = {}
-        for seed in seeds:
-            for name, recipe in arms.items():
-                out = runs / name.replace(" ", "_") / str(seed)
-                futures[name, seed] = pool.submit(run_once, data, out, replace(recipe, seed=seed), cache)
+        for seed, (name, recipe) in product(seeds, arms.items()):
+            out = runs / name.replace(" ", "_") / str(seed)
+            futures[name, seed] = pool.submit(run_once, data, out, replace(recipe, seed=seed), cache)
         try:
             for future in tqdm(as_completed(futures.values()), total=len(futures), unit="run", disable=None):
                 future.result()
         finally:
-            pool.shutdown(cancel_futures=True)  # after an error, the runs that have not begun
+            pool.shutdown(cancel_futures=True)  # after an error, do not start the remaining runs
     compared = compare({name: [futures[name, seed].result() for seed in seeds] for name in arms})
-    return {
-        "data": data.name,
-        "seeds": list(seeds),
-        "arms": {name: {"recipe": changes(recipe), "measures": compared[name]} for name, recipe in arms.items()},
-    }
-
-
-def changes(recipe: Recipe) -> dict[str, Any]:
-    """The fields of a recipe that differ from the default, without the seed."""
-    default = {field.name: field.default for field in fields(recipe)}
-    return {name: value for name, value in asdict(recipe).items() if name != "seed" and value != default[name]}
+    described = {name: {"recipe": asdict(recipe), "measures": compared[name]} for name, recipe in arms.items()}
+    return {"data": data.name, "seeds": list(seeds), "arms": described}
 
 
 def compare(measures: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, Any]]:
     """For each arm and measure: the ``mean``, the values of the ``seeds``, and the ``difference`` to the first arm."""
-    first, *_ = measures
+    first = next(iter(measures))
     result: dict[str, dict[str, Any]] = {arm: {} for arm in measures}
     for arm, runs in measures.items():
         for name in runs[0]:
@@ -212,17 +182,14 @@ def compare(measures: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, 
 
 
 def page(result: dict[str, Any]) -> str:
-    """Format the result of :func:`run_experiment` as a Markdown table, one row per arm."""
-    first, *_ = result["arms"]
-    names = result["arms"][first]["measures"]
-    rows = [["arm", "recipe", *names], ["---"] * (len(names) + 2)]
-    for arm, content in result["arms"].items():
-        recipe = ", ".join(f"{field}={value}" for field, value in content["recipe"].items())
-        rows.append([arm, recipe, *(cell(content["measures"][name]) for name in names)])
+    """Format the result of :func:`run_experiment` as a Markdown table with one row per arm."""
+    measures = {arm: content["measures"] for arm, content in result["arms"].items()}
+    names = next(iter(measures.values()))
+    rows = [["arm", *names], ["---"] * (len(names) + 1)]
+    rows += [[arm, *(cell(values[name]) for name in names)] for arm, values in measures.items()]
     explanation = (
-        f"Percent on the test split of `{result['data']}`, {len(result['seeds'])} paired seeds. Row `{first}`: means. "
-        f"Other rows: mean differences to `{first}` with their {CONFIDENCE:.0%} intervals (Student's t), in bold where "
-        "the interval does not contain zero."
+        f"Percent on the test split of `{result['data']}`, {len(result['seeds'])} paired seeds. First row: means. "
+        f"Other rows: mean differences to it with {CONFIDENCE:.0%} intervals (Student's t), in bold if zero is outside."
     )
     return "\n".join([explanation, "", *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 

@@ -1,5 +1,6 @@
-"""What a regularizer really does: how much it can distinguish, how hard it pulls, and where it ends on its own."""
+"""What a regularizer really does: how much it can distinguish, how strong its gradient is, and what it learns alone."""
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,26 +34,22 @@ def regularizer_report(
         - ``name``, and ``value``, the term on this batch.
         - ``ranks`` of the term's matrices ``[image, text]``, or None: how many independent things each distinguishes.
         - ``gradient``, ``image_gradient``, ``text_gradient``, ``layers``: the norm of the term's gradient over the norm
-          of the main loss's gradient, for all parameters, for each encoder and for each layer by name. Parameters
-          without a gradient of the main loss are left out.
-        - ``alone``, ``alone_recall``: the value and the recall at 1 in percent that the term reaches by itself when
-          the features are free numbers, after some ``steps``. The recall is the mean over both directions.
+          of the main loss's gradient, for all parameters, for each encoder and for each layer by name.
+        - ``alone``, ``alone_recall``: see :func:`reach_alone`.
     """
-    terms = {MAIN: MAIN_LOSS} | {name: REGULARIZERS[name] for name in names}
     rows = []
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # the same dropout and crops for each term
+        torch.manual_seed(0)
         views = model.views(images, token_ids, padding)
         main_gradients = gradients(model, MAIN_LOSS(views, temperature))
-        for name, term in terms.items():
-            torch.manual_seed(0)
+        for name, term in ({MAIN: MAIN_LOSS} | {name: REGULARIZERS[name] for name in names}).items():
+            torch.manual_seed(0)  # the same dropout and crops for each term
             value = term(views, temperature)
             matrices = term.similarities(views) if term.similarities else []
             ranks = [int(torch.linalg.matrix_rank(matrix.detach())) for matrix in matrices]
-            alone, alone_recall = reach_alone(term, views, temperature, steps)
             row = {"name": name, "value": value.item(), "ranks": ranks or None}
             row |= relative_norms(gradients(model, value), main_gradients)
-            rows.append(row | {"alone": alone, "alone_recall": alone_recall})
+            rows.append(row | reach_alone(term, views, temperature, steps))
     return rows
 
 
@@ -64,7 +61,10 @@ def gradients(model: DualEncoder, value: Tensor) -> dict[str, Tensor]:
 
 
 def relative_norms(of_term: dict[str, Tensor], of_main: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the norm of a term's gradient over the norm of the main loss's: of all, each encoder, each layer."""
+    """Return the norm of a term's gradient over the norm of the main loss's: of all, each encoder, each layer.
+
+    Parameters without a gradient of the main loss are left out.
+    """
 
     def ratio(prefix: str) -> float:
         names = [name for name in of_main if name.startswith(prefix)]
@@ -94,15 +94,17 @@ class FreeViews:
         return free
 
     def leaf(self, given: Tensor) -> Tensor:
-        """Return free numbers in place of features; padding stays as it is."""
         if not given.is_floating_point():
-            return given
+            return given  # padding
         self.leaves.append(torch.randn(given.shape).requires_grad_())
         return self.leaves[-1]
 
 
-def reach_alone(term: Regularizer, views: BatchViews, temperature: float, steps: int) -> tuple[float, float]:
-    """Return the value and the recall at 1, in percent, that Adam reaches with this term alone on free features."""
+def reach_alone(term: Regularizer, views: BatchViews, temperature: float, steps: int) -> dict[str, float]:
+    """Return what the term reaches by itself when Adam changes the features freely, as if they were parameters.
+
+    ``alone`` is its value, and ``alone_recall`` the recall at 1 in percent, the mean over both directions.
+    """
     free: Any = FreeViews(views)
     value = term(free, temperature)
     optimizer = torch.optim.Adam(free.leaves, lr=0.05)
@@ -115,7 +117,7 @@ def reach_alone(term: Regularizer, views: BatchViews, temperature: float, steps:
         matrices = (term.similarities or cosines)(free)
     own = torch.arange(len(matrices[0]))
     recalls = [retrieval_metrics(matrix, own)[direction]["R@1"] for matrix in matrices for direction in DIRECTIONS]
-    return value.item(), sum(recalls) / len(recalls)
+    return {"alone": value.item(), "alone_recall": statistics.mean(recalls)}
 
 
 def print_report(rows: Sequence[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""How every check works: an answer is compared with the right one on random inputs, and a known mistake is named."""
+"""How every check works: it compares an answer with the right one on random inputs and names a known mistake."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -9,81 +9,75 @@ from torch import Generator, Tensor
 
 CASES = 20
 
-Values = tuple[object, dict[str, object]]  # the right value, and wrong ones, each under the sentence that names it
+Values = tuple[object, dict[str, object]]  # the right value, and wrong values, each under the sentence that explains it
 
 
 @dataclass(frozen=True)
 class Check:
-    """An exercise: random inputs, and what right and wrong functions make of them.
+    """An exercise: random inputs, and the right and wrong values for them.
 
-    Calling it with an answer prints one line if the answer is right, and raises ``AssertionError`` if it is wrong.
+    Calling it with an answer prints one line if the answer is right and raises ``AssertionError`` if it is wrong.
     """
 
     name: str
     inputs: Callable[[Generator, int], tuple]  # the arguments, from a generator and the number of the case
-    values: Callable[..., Values]  # a right or wrong value of several parts is a dictionary; a wrong one can be partial
+    values: Callable[..., Values]  # a value of several parts is a dictionary; a wrong value may leave parts out
     as_tuple: bool = False  # whether the answer returns its parts as a tuple
     refused: tuple[tuple, ...] = ()  # arguments that must raise a ValueError
 
     def __call__(self, answer: Callable) -> None:
-        expect(callable(answer), f"pass the function {self.name} itself, without calling it")
         failures, changed = [], False
         for inputs in self.cases():
             given = copy.deepcopy(inputs)
             result = self.attempt(answer, given)
-            changed = changed or not unchanged(given, inputs)
+            changed = changed or not same(given, inputs)
             failures += self.first_failure(result, *self.values(*inputs))
         if failures:
             raise AssertionError(named_mistake(failures) or difference(*failures[0][:3]))
-        expect(not changed, f"{self.name} changes its input in place; work on a copy or build a new value")
+        assert not changed, f"{self.name} changes its input in place; work on a copy or build a new value"
         for inputs in self.refused:
-            expect(raises_value_error(answer, inputs), f"{self.name}{inputs} should raise a ValueError")
+            assert raises_value_error(answer, inputs), f"{self.name}{inputs} should raise a ValueError"
         print(f"Right: {self.name} agrees with the reference on {CASES} random cases.")
 
     def cases(self) -> Iterator[tuple]:
-        """The same random inputs every time."""
+        """Generate the same random inputs every time."""
         generator = torch.Generator().manual_seed(0)
         return (self.inputs(generator, case) for case in range(CASES))
 
     def attempt(self, answer: Callable, inputs: tuple) -> object:
-        """What the answer returns; an exception becomes an ``AssertionError`` that a learner can read."""
+        """Call the answer and turn any exception into an ``AssertionError`` that a learner can read."""
         try:
             result = answer(*inputs)
         except NotImplementedError:
             raise AssertionError(f"{self.name} is not written yet: replace the stub with your code") from None
         except Exception as error:
             raise AssertionError(f"{self.name} stopped with {type(error).__name__}: {error}") from error
-        expect(result is not None, f"{self.name} returned None; is a return missing?")
+        assert result is not None, f"{self.name} returned None; is a return missing?"
         return result
 
     def first_failure(self, result: object, right: object, mistakes: dict[str, object]) -> list[tuple]:
-        """The first wrong part: its label, its value, the right one and what known mistakes give; empty if right."""
+        """The first wrong part: its label, its value, the right value and the mistakes' values; [] if none is wrong."""
         if self.as_tuple:
             fits = isinstance(result, tuple | list) and len(result) == len(right)
-            expect(fits, f"{self.name} must return a tuple: {', '.join(right)}")
+            assert fits, f"{self.name} must return a tuple: {', '.join(right)}"
             result = dict(zip(right, result, strict=True))
         elif isinstance(right, dict):
             fits = isinstance(result, dict) and result.keys() >= right.keys()
-            expect(fits, f"{self.name} must return a dictionary with the keys {', '.join(right)}")
+            assert fits, f"{self.name} must return a dictionary with the keys {', '.join(right)}"
         else:
-            result = {"": result}
-        for part, reference in by_part(right).items():
+            result, right = {"": result}, {"": right}
+            mistakes = {sentence: {"": wrong} for sentence, wrong in mistakes.items()}
+        for part, reference in right.items():
             label = f"{self.name}, {part}" if part else self.name
             value, reference = comparable(label, result[part], reference)
             if not same(value, reference):
-                return [(label, value, reference, {s: by_part(w).get(part) for s, w in mistakes.items()})]
+                return [(label, value, reference, {s: wrong.get(part) for s, wrong in mistakes.items()})]
         return []
 
 
 def exercise(name: str, inputs: Callable[[Generator, int], tuple], **options: object) -> Callable[..., Check]:
-    """Make a check of a function that gives the right value and the wrong ones for the same inputs as the answer."""
+    """Make a check from a function that gives the right and the wrong values for the arguments of the answer."""
     return lambda values: Check(name, inputs, values, **options)
-
-
-def expect(condition: bool, message: str) -> None:
-    """Raise ``AssertionError`` unless the condition holds; unlike ``assert``, also under ``python -O``."""
-    if not condition:
-        raise AssertionError(message)
 
 
 def raises_value_error(answer: Callable, inputs: tuple) -> bool:
@@ -94,44 +88,35 @@ def raises_value_error(answer: Callable, inputs: tuple) -> bool:
     return False
 
 
-def unchanged(given: object, inputs: object) -> bool:
-    if isinstance(inputs, Tensor):
-        return torch.equal(given, inputs)
-    if isinstance(inputs, dict):
-        return given.keys() == inputs.keys() and all(unchanged(given[key], inputs[key]) for key in inputs)
-    if isinstance(inputs, list | tuple):
-        return len(given) == len(inputs) and all(map(unchanged, given, inputs))
-    return given == inputs
-
-
-def by_part(value: object) -> dict[str, object]:
-    return value if isinstance(value, dict) else {"": value}
-
-
 def comparable(label: str, value: object, right: object) -> tuple[object, object]:
-    """Both values, with numbers, arrays and lists of numbers as float64 tensors; raises if the type does not fit."""
+    """Both values, with numbers, arrays and lists of numbers as float64 tensors."""
     if isinstance(right, str | list):
         kind = type(right)
-        expect(isinstance(value, kind), f"{label}: expected a {kind.__name__}, got {type(value).__name__}")
+        assert isinstance(value, kind), f"{label}: expected a {kind.__name__}, got {type(value).__name__}"
         return value, right
     try:
         value, right = torch.as_tensor(value).detach(), torch.as_tensor(right)
     except (TypeError, ValueError, RuntimeError):
         raise AssertionError(f"{label}: expected a tensor, got {type(value).__name__}") from None
     fits = right.is_floating_point() or value.dtype == right.dtype
-    expect(fits, f"{label}: expected {right.dtype}, got {value.dtype}")
+    assert fits, f"{label}: expected {right.dtype}, got {value.dtype}"
     return value.double(), right.double()
 
 
 def same(value: object, other: object) -> bool:
-    if not isinstance(value, Tensor):
-        return value == other
-    other = torch.as_tensor(other).double()
-    return value.shape == other.shape and torch.allclose(value, other, rtol=1e-4, atol=1e-5, equal_nan=True)
+    """Whether two values are equal, tensors up to rounding."""
+    if isinstance(value, Tensor):
+        value, other = value.double(), torch.as_tensor(other).double()
+        return value.shape == other.shape and torch.allclose(value, other, rtol=1e-4, atol=1e-5, equal_nan=True)
+    if isinstance(value, dict):
+        return value.keys() == other.keys() and all(same(value[key], other[key]) for key in value)
+    if isinstance(value, list | tuple):
+        return len(value) == len(other) and all(map(same, value, other))
+    return value == other
 
 
 def both_break_down(value: object, other: object) -> bool:
-    """Whether both have NaN or plus infinity, which the same mistake can leave in different entries."""
+    """Whether both have NaN or plus infinity; the same mistake can leave them in different entries."""
     return isinstance(value, Tensor) and not ((value < torch.inf).all() or (torch.as_tensor(other) < torch.inf).all())
 
 
@@ -147,7 +132,7 @@ def named_mistake(failures: list[tuple]) -> str | None:
 
 
 def difference(label: str, value: object, right: object) -> str:
-    """How a result differs from the right one, for a mistake that is not known."""
+    """Describe how a value differs from the right one."""
     if not isinstance(value, Tensor):
         return f"{label}: expected {right!r}, got {value!r}"
     if value.shape != right.shape:

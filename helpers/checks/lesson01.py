@@ -1,4 +1,4 @@
-"""The checks of lesson 01: padding, mirrored captions, collating."""
+"""The checks of lesson 01: padding, mirrored captions and a batch with all captions."""
 
 import re
 
@@ -9,7 +9,7 @@ from helpers.checks.core import Values, exercise
 
 
 def sample(options: list, count: int, generator: Generator) -> list:
-    """``count`` different options in random order."""
+    """Sample ``count`` different options, in random order."""
     return [options[i] for i in torch.randperm(len(options), generator=generator)[:count].tolist()]
 
 
@@ -28,9 +28,9 @@ def check_pad(lists: list[list[int]]) -> Values:
     padding = torch.arange(longest) >= torch.tensor(lengths)[:, None]
     cut, is_zero = token_ids[:, : min(lengths)], token_ids == 0
     return {"token_ids": token_ids, "padding": padding}, {
-        "token_ids is cut to the shortest text, so words are lost; fill up to the longest": {"token_ids": cut},
+        "token_ids is cut to the shortest text, so words are lost; pad to the longest": {"token_ids": cut},
         "the zeros come before the ids; put them after, so that texts begin at index 0": {"token_ids": zeros_first},
-        "padding is the wrong way round: it should be True where there is no word": {"padding": ~padding},
+        "padding is inverted: it should be True where there is no word": {"padding": ~padding},
         "padding comes from the zeros in token_ids, but id 0 can be a word; use the lengths": {"padding": is_zero},
     }
 
@@ -46,22 +46,21 @@ def captions(generator: Generator, case: int) -> tuple[str]:
 @exercise("flip_caption", captions)
 def check_flip_caption(caption: str) -> Values:
     other = {"left": "right", "right": "left"}
+    by_spaces = " ".join(other.get(word, word) for word in caption.split())
     undone = "the second replacement undoes the first, so all sides became {}; exchange both in one pass"
-
-    words = " ".join(other.get(word, word) for word in caption.split())
 
     def exchanged(pattern: str, count: int = 0) -> str:
         return re.sub(pattern, lambda side: other[side[0]], caption, count=count)
 
     return exchanged(r"\b(left|right)\b"), {
-        "nothing changed; 'left' should become 'right' and 'right' 'left'": caption,
+        "nothing changed; 'left' should become 'right', and 'right' should become 'left'": caption,
         undone.format("'left'"): exchanged(r"\bright\b"),
         undone.format("'right'"): exchanged(r"\bleft\b"),
         undone.format("'left', also inside words"): caption.replace("right", "left"),
         undone.format("'right', also inside words"): caption.replace("left", "right"),
         "only the first side was exchanged; a caption can have several": exchanged(r"\b(left|right)\b", count=1),
-        "a longer word changed too, such as 'leftover'; only whole words are sides": exchanged("(left|right)"),
-        "a side before a comma or full stop was not exchanged: 'left,' is the word 'left' too": words,
+        "a longer word, such as 'leftover', changed too; exchange whole words only": exchanged("(left|right)"),
+        "a side before a comma or full stop was not exchanged: 'left,' contains the word 'left'": by_spaces,
     }
 
 
@@ -74,19 +73,18 @@ def items(generator: Generator, case: int) -> tuple[list[dict]]:
 
 @exercise("collate_all", items)
 def check_collate(batch: list[dict]) -> Values:
-    images, ids = [item["image"] for item in batch], torch.tensor([item["image_id"] for item in batch])
-    lists = [item["texts"] for item in batch]
-    places = [(row, k) for row, texts in enumerate(lists) for k in range(len(texts))]
-    mixed = sorted(places, key=lambda place: place[1])  # the first captions of all images, then the second ones
-    texts, rows = [lists[row][k] for row, k in places], torch.tensor([row for row, _ in places])
-    mixed_texts, mixed_rows = [lists[row][k] for row, k in mixed], torch.tensor([row for row, _ in mixed])
-    numbers, along_channels = torch.arange(len(rows)), torch.stack(images, 1)
+    images, lists = [item["image"] for item in batch], [item["texts"] for item in batch]
+    by_image = [(row, k) for row, texts in enumerate(lists) for k in range(len(texts))]  # caption k of an image
+    by_caption = sorted(by_image, key=lambda pair: pair[1])  # the first captions of all images, then the second ones
+    texts, mixed_texts = ([lists[row][k] for row, k in order] for order in (by_image, by_caption))
+    rows, mixed_rows = (torch.tensor([row for row, _ in order]) for order in (by_image, by_caption))
+    ids, numbers = torch.tensor([item["image_id"] for item in batch])[rows], torch.arange(len(rows))
     return {"images": torch.stack(images), "texts": texts, "image_of_text": rows}, {
-        "images are stacked along the wrong dimension; the batch comes first, dim=0": {"images": along_channels},
+        "images are stacked along the wrong dimension; the batch is dimension 0": {"images": torch.stack(images, 1)},
         "texts is a list of lists; make one flat list of all captions": {"texts": lists},
         "texts has only the first caption of each image; keep all": {"texts": [texts[0] for texts in lists]},
         "texts has all first captions first; keep the captions of an image together": {"texts": mixed_texts},
-        "image_of_text holds image_ids; it should hold rows of this batch, from 0": {"image_of_text": ids[rows]},
+        "image_of_text holds image_ids; it should hold rows of this batch, from 0": {"image_of_text": ids},
         "image_of_text is in another order than texts: image 0 comes first": {"image_of_text": mixed_rows},
         "image_of_text counts captions; all captions of an image have the same row": {"image_of_text": numbers},
     }

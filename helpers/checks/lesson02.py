@@ -1,4 +1,4 @@
-"""The checks of lesson 02: normalising, one direction of the loss, and several pairs of one image."""
+"""The checks of lesson 02: normalisation, one direction of the loss, and several pairs of one image."""
 
 from math import inf
 
@@ -16,9 +16,9 @@ def surprises(logits: Tensor, dim: int) -> Tensor:
 
 
 def vectors(generator: Generator, case: int) -> tuple[Tensor]:
-    shape = torch.randint(2, 7, (2 + case % 2,), generator=generator).tolist()  # [batch, dim] or [batch, words, dim]
+    shape = (5, 4) if case % 2 else (3, 5, 4)  # [batch, dim] or [batch, words, dim]
     features = 3 * torch.randn(shape, generator=generator)
-    features[0] *= case < CASES - 2  # vectors of zeros come last
+    features[0] *= case < CASES - 2  # the last cases have vectors of zeros
     return (features,)
 
 
@@ -29,16 +29,15 @@ def check_l2_normalize(x: Tensor) -> Values:
         "this divides by the squared length; take the square root of the sum of squares": x / squares,
         "this divides by the sum of absolute values (L1); L2 is the root of the sum of squares": F.normalize(x, 1, -1),
         "this gives length 1 to the columns; each vector lies along the last dimension, dim=-1": F.normalize(x, dim=0),
-        "this divides all by one length; each vector has its own: sum over dim=-1 with keepdim=True": x / x.norm(),
-        "this sums over dim 1, which is right for [batch, dim] only; the last is dim=-1": F.normalize(x, dim=1),
-        "a vector of zeros became NaN, as 0 / 0 is undefined; divide by at least 1e-12": x / squares.sqrt(),
+        "this divides by one length for all; each vector has its own: sum over dim=-1 with keepdim=True": x / x.norm(),
+        "this sums over dim=1, which is right for [batch, dim] only; use dim=-1": F.normalize(x, dim=1),
+        "a vector of zeros became NaN, because 0 / 0 is undefined; divide by at least 1e-12": x / squares.sqrt(),
     }
 
 
 def random_pairs(generator: Generator, case: int) -> tuple[Tensor, Tensor, float]:
-    """Features ``[batch, dim]`` of images and texts, not normalised, and a temperature."""
-    batch, dim = torch.randint(3, 9, (2,), generator=generator).tolist()
-    images, noise = 2 * torch.randn(2, batch, dim, generator=generator)
+    """Sample features ``[batch, dim]`` of images and texts, not normalised, and a temperature."""
+    images, noise = 2 * torch.randn(2, 6, 4, generator=generator)
     return images, images + noise, 0.05 + 0.4 * torch.rand((), generator=generator).item()
 
 
@@ -48,9 +47,9 @@ def check_text_to_image_loss(images: Tensor, texts: Tensor, temperature: float) 
     losses, other_way = surprises(similarity / temperature, 0), surprises(similarity / temperature, 1).mean()
     loss = losses.mean()
     return loss, {
-        "this is image to text, the other direction; each text should be compared with all images": other_way,
+        "this is image to text, the other direction; compare each text with all images": other_way,
         "this is the mean of both directions; only text to image is asked for": (loss + other_way) / 2,
-        "the features are not normalised; their lengths count": surprises(images @ texts.T / temperature, 0).mean(),
+        "the features are not normalised; compare cosines": surprises(images @ texts.T / temperature, 0).mean(),
         "this multiplies by the temperature; divide by it": surprises(similarity * temperature, 0).mean(),
         "the temperature is not used; divide the similarities by it": surprises(similarity, 0).mean(),
         "this is the sum over the batch; take the mean": losses.sum(),
@@ -60,23 +59,20 @@ def check_text_to_image_loss(images: Tensor, texts: Tensor, temperature: float) 
 
 
 def logits_and_ids(generator: Generator, case: int) -> tuple[Tensor, Tensor]:
-    batch = int(torch.randint(5, 10, (), generator=generator))
-    logits = 5 * torch.randn(batch, batch, generator=generator)
-    return logits, 10 * torch.randint(4, (batch,), generator=generator)
+    return 5 * torch.randn(8, 8, generator=generator), 10 * torch.randint(4, (8,), generator=generator)
 
 
 @exercise("mask_same_image", logits_and_ids)
 def check_mask_same_image(logits: Tensor, image_ids: Tensor) -> Values:
     same_image = image_ids[:, None] == image_ids  # [batch, batch]
     hidden = same_image & ~torch.eye(len(image_ids), dtype=torch.bool)
-    above, below = (logits.masked_fill(half, -inf) for half in (hidden.triu(), hidden.tril()))
+    above = logits.masked_fill(hidden.triu(), -inf)
     return logits.masked_fill(hidden, -inf), {
         "the diagonal is hidden too, with every matched pair; keep entry [i, i]": logits.masked_fill(same_image, -inf),
         "the entries of different images are hidden; hide the same image": logits.masked_fill(~same_image, -inf),
-        "a hidden logit of 0 still adds e**0 = 1 to the sum of its row; put -inf": logits.masked_fill(hidden, 0),
-        "this puts a large negative number; put -inf itself, float('-inf')": logits.masked_fill(hidden, -1e9),
-        "this hides entries above the diagonal only; [i, j] and [j, i] are both of the same image": above,
-        "this hides entries below the diagonal only; [i, j] and [j, i] are both of the same image": below,
+        "a hidden logit of 0 still adds e**0 = 1 to the sum of its row; use -inf": logits.masked_fill(hidden, 0),
+        "the hidden logits are a large negative number; use float('-inf')": logits.masked_fill(hidden, -1e9),
+        "this hides entries above the diagonal only; hide [j, i] as well as [i, j]": above,
     }
 
 
@@ -92,32 +88,27 @@ def logits_and_owners(generator: Generator, case: int) -> tuple[Tensor, Tensor, 
 
 @exercise("multi_positive_loss", logits_and_owners)
 def check_multi_positive_loss(logits: Tensor, image_ids: Tensor, text_image_ids: Tensor) -> Values:
-    z, right = logits, (image_ids[:, None] == text_image_ids).float()  # [images, texts]
-    for_images, for_texts = right / right.sum(1, keepdim=True), right / right.sum(0, keepdim=True)  # targets
-    to_texts, to_images = -z.log_softmax(1), -z.log_softmax(0)  # surprises
+    right = (image_ids[:, None] == text_image_ids).float()  # [images, texts]
+    for_images, for_texts = right / right.sum(1, keepdim=True), right / right.sum(0)  # targets
+    to_texts, to_images = -logits.log_softmax(1), -logits.log_softmax(0)  # surprises
 
     def both(by_image: Tensor, by_text: Tensor) -> Tensor:
         return (by_image.sum(1).mean() + by_text.sum(0).mean()) / 2
 
-    image_losses, text_losses = (for_images * to_texts).sum(1), (for_texts * to_images).sum(0)
-    sums = image_losses.sum() + text_losses.sum()
     loss = both(for_images * to_texts, for_texts * to_images)
+    image_p, text_p = (right * logits.softmax(1)).sum(1), (right * logits.softmax(0)).sum(0)
+    log_of_sum = -(image_p.log().mean() + text_p.log().mean()) / 2
+    diagonal = (to_texts.diagonal().mean() + to_images.diagonal().mean()) / 2
     wrong_axes = both(for_images * to_images, for_texts * to_texts)
-    log_of_sum = -((right * z.softmax(1)).sum(1).log().mean() + (right * z.softmax(0)).sum(0).log().mean()) / 2
-    diagonal = loss  # unless images and texts come in pairs
-    if len(image_ids) == len(text_image_ids):
-        diagonal = (surprises(z, 1).mean() + surprises(z, 0).mean()) / 2
+    same_targets = both(for_images * to_texts, for_images * to_images)
     return loss, {
-        "this is image to text only; take the mean with text to image": image_losses.mean(),
-        "this is text to image only; take the mean with image to text": text_losses.mean(),
+        "this is image to text only; take the mean with text to image": (for_images * to_texts).sum(1).mean(),
+        "this is text to image only; take the mean with image to text": (for_texts * to_images).sum(0).mean(),
         "this is the sum of both directions; take their mean": 2 * loss,
         "the minus sign is missing; the loss is minus the log of a probability": -loss,
-        "this is the sum over images and over texts; take the mean of each": sums / 2,
         "the targets sum to the number of right answers; divide by it": both(right * to_texts, right * to_images),
-        "the targets of text to image are the transposed ones of image to text, and do not sum to 1; "
-        "divide by the number of images of each text": both(for_images * to_texts, for_images * to_images),
-        "this is the log of a sum of probabilities, for which one probable right answer is enough; "
-        "sum the logs of the probabilities, each times its target": log_of_sum,
-        "each softmax goes along the wrong axis; image to text is over the texts, dim=1": wrong_axes,
-        "only the diagonal counts as right; every text of the same image does": diagonal,
+        "text to image uses the targets of image to text; divide by the number of images of each text": same_targets,
+        "this is the log of a sum of probabilities; sum the log probabilities, each times its target": log_of_sum,
+        "each softmax is along the wrong axis; image to text is over the texts, dim=1": wrong_axes,
+        "only the diagonal counts as right; every text of the same image is right": diagonal,
     }

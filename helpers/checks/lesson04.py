@@ -7,12 +7,11 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from helpers.checks.core import Values, exercise
-from helpers.losses import contrastive_loss, one_way_contrastive_loss, symmetric_cross_entropy
+from helpers.losses import contrastive_loss, symmetric_cross_entropy
 
 
 def region_maps(generator: Generator, case: int) -> tuple[Tensor, int]:
-    batch, channels = torch.randint(2, 5, (2,), generator=generator).tolist()
-    return torch.randn(batch, channels, 4, 4, generator=generator), (2, 1, 4)[case % 3]
+    return torch.randn(2, 3, 4, 4, generator=generator), (2, 1, 4)[case % 3]
 
 
 @exercise("pool_regions", region_maps)
@@ -23,33 +22,26 @@ def check_pool_regions(regions: Tensor, grid: int) -> Values:
     return means.flatten(1), {
         "the result is not flattened; it should be [batch, channels * grid * grid]": means,
         "the channels of a region come together; put all regions of channel 0 first": means.flatten(2).mT.flatten(1),
-        "this takes the largest of each block; take the mean": F.adaptive_max_pool2d(regions, grid).flatten(1),
+        "this takes the largest value of each block; take the mean": F.adaptive_max_pool2d(regions, grid).flatten(1),
         "this takes the sum of each block; take the mean": means.flatten(1) * side**2,
-        "this keeps one region of each block; take the mean of all in it": regions[:, :, ::side, ::side].flatten(1),
-        "the averaged regions are not neighbours; split an axis into grid groups of 4 // grid": far_apart.flatten(1),
-        "the channels are averaged too; each channel keeps its own means": means.mean(1).flatten(1),
+        "this keeps one region of each block; take the mean of all": regions[:, :, ::side, ::side].flatten(1),
+        "the averaged regions are not neighbours; split each axis into grid groups of 4 // grid": far_apart.flatten(1),
         "the grid is transposed: rows come before columns": means.mT.flatten(1),
-        "the whole map is averaged, whatever the grid": regions.mean((2, 3)),
-        "nothing is averaged; each block becomes one number per channel": regions.flatten(1),
+        "the whole map is averaged; take one mean per block": regions.mean((2, 3)),
     }
 
 
 def regions_and_words(generator: Generator, case: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Regions ``[images, 9, 5]``, words ``[texts, length, 5]``, padding ``[texts, length]`` with words there too."""
-    images, texts = torch.randint(2, 6, (2,), generator=generator).tolist()
-    length = int(torch.randint(4, 8, (), generator=generator))
-    counts = torch.randint(1, length, (texts,), generator=generator)
-    counts[0], counts[1] = length - 2, length if case % 2 else length - 1
-    regions = 3 * torch.randn(images, 9, 5, generator=generator)
-    words = 2 * torch.randn(texts, length, 5, generator=generator)
-    return regions, words, torch.arange(length) >= counts[:, None]
+    """Sample features of 9 regions in 3 images and of 6 words in 4 texts (also at padding), and the padding."""
+    regions, words = 3 * torch.randn(3, 9, 5, generator=generator), 2 * torch.randn(4, 6, 5, generator=generator)
+    counts = torch.randint(1, 6 + case % 2, (4,), generator=generator)  # words per text
+    return regions, words, torch.arange(6) >= counts[:, None]
 
 
 @exercise("token_wise_similarity", regions_and_words)
 def check_token_wise_similarity(regions: Tensor, words: Tensor, padding: Tensor) -> Values:
     dots = torch.einsum("ird,twd->itrw", regions, words)  # [image, text, region, word]
-    region_lengths, word_lengths = regions.norm(dim=2)[:, None, :, None], words.norm(dim=2)[:, None]
-    cosines = dots / region_lengths / word_lengths
+    cosines = torch.einsum("ird,twd->itrw", F.normalize(regions, dim=2), F.normalize(words, dim=2))
     counts = (~padding).sum(1)  # [text]
     best_region = cosines.amax(2)  # [image, text, word]
     best_word = cosines.masked_fill(padding[:, None], -2.0).amax(3)  # [image, text, region]
@@ -57,33 +49,26 @@ def check_token_wise_similarity(regions: Tensor, words: Tensor, padding: Tensor)
     def mean(values: Tensor) -> Tensor:
         return values.masked_fill(padding, 0.0).sum(2) / counts  # [image, text]
 
-    right, unmasked = mean(best_region), best_region.mean(2)
+    right = mean(best_region)
     infinite = best_region.masked_fill(padding, -torch.inf).mean(2)
     inverted = best_region.masked_fill(~padding, 0.0).sum(2) / padding.sum(1)
     by_length = right * counts / padding.shape[1]
     return right, {
-        "padding is not masked: padded positions hold no words and must not count": unmasked,
+        "padding is not masked; padded positions hold no words and must not count": best_region.mean(2),
         "padding is masked, but the mean divides by the padded length; divide by the number of words": by_length,
         "padded positions are minus infinity and still in the mean; set them to 0 after the maximum": infinite,
-        "the mask is the wrong way round: padding is True where there is no word": inverted,
-        "this is the sum over words; take the mean, or long texts win": right * counts,
+        "the mask is inverted: padding is True where there is no word": inverted,
+        "this is the sum over words; take the mean, so that long texts do not win": right * counts,
         "this is each region's best word; each word needs its best region, a maximum over regions": best_word.mean(2),
-        "this is each region's best word, padding included; take the maximum over regions": cosines.amax(3).mean(2),
         "regions and words are not normalised; compare their cosines": mean(dots.amax(2)),
-        "the regions are not normalised": mean((dots / word_lengths).amax(2)),
-        "the words are not normalised": mean((dots / region_lengths).amax(2)),
-        "this is the mean over all regions; each word looks at its best one": mean(cosines.mean(2)),
-        "this is the one best word of each text; take the mean of all its words": best_word.amax(2),
+        "this is the mean over all regions; take the best region of each word": mean(cosines.mean(2)),
         "the result is [texts, images]; images are rows": right.T,
     }
 
 
 def features_and_prefixes(generator: Generator, case: int) -> tuple[Tensor, Tensor, list[int], float]:
-    batch = int(torch.randint(8, 13, (), generator=generator))  # more pairs than the longest prefix has components
-    images = torch.randn(batch, 16, generator=generator)
-    texts = images + torch.randn(batch, 16, generator=generator)
-    prefixes = sorted((2 + torch.randperm(6, generator=generator)[:3]).tolist())
-    return images, texts, prefixes, 0.1 + 0.4 * torch.rand((), generator=generator).item()
+    images, noise = torch.randn(2, 10, 16, generator=generator)
+    return images, images + noise, [2, 4, 7], 0.1 + 0.4 * torch.rand((), generator=generator).item()
 
 
 @exercise("nested_prefix_loss", features_and_prefixes)
@@ -95,8 +80,7 @@ def check_nested_prefix_loss(x: Tensor, y: Tensor, prefixes: list[int], t: float
         return torch.stack([loss(k) for k in prefixes]).mean()
 
     last = mean(lambda k: contrastive_loss(x[:, -k:], y[:, -k:], t))
-    alone = mean(lambda k: contrastive_loss(x[:, [k]], y[:, [k]], t))
-    one_way = mean(lambda k: one_way_contrastive_loss(x[:, :k], y[:, :k], t, normalize=True))
+    rows = mean(lambda k: contrastive_loss(x[:k], y[:k], t))
     cut_late = mean(lambda k: symmetric_cross_entropy(u[:, :k] @ v[:, :k].T / t))
     default = mean(lambda k: contrastive_loss(x[:, :k], y[:, :k]))
     return losses.mean(), {
@@ -105,12 +89,7 @@ def check_nested_prefix_loss(x: Tensor, y: Tensor, prefixes: list[int], t: float
         "only the first prefix counts here; is the return inside the loop?": losses[0],
         "only the last prefix counts here; collect the loss of each": losses[-1],
         "these are the last k components; a prefix is the first k": last,
-        "this is component k alone; a prefix is all components before it, [:, :k]": alone,
-        "this cuts rows, which are pairs; components are along dim 1": mean(
-            lambda k: contrastive_loss(x[:k], y[:k], t)
-        ),
+        "this cuts rows, which are pairs; components are along dim 1": rows,
         "the features are normalised before they are cut; a cut vector is shorter than 1, so cut first": cut_late,
         "the temperature is not passed on, so 0.07 is used": default,
-        "the prefixes are not used; this is the loss of all components": contrastive_loss(x, y, t),
-        "this is image to text only; the contrastive loss takes both directions": one_way,
     }

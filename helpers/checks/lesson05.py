@@ -15,37 +15,38 @@ def owners(images: int, generator: Generator) -> Tensor:
 
 
 def scores(generator: Generator, case: int) -> tuple[Tensor, Tensor, int]:
-    image_of_caption = owners(int(torch.randint(20, 30, (), generator=generator)), generator)
-    images = len(image_of_caption) // 3
-    own = image_of_caption == torch.arange(images)[:, None]
-    return torch.randn(images, 3 * images, generator=generator) + 2 * own, image_of_caption, 5 - case % 5
+    image_of_caption = owners(24, generator)
+    own = image_of_caption == torch.arange(24)[:, None]  # [images, captions]
+    return torch.randn(24, 72, generator=generator) + 2 * own, image_of_caption, 5 - case % 5
 
 
 @exercise("image_to_text_recall", scores)
 def check_recall_at_k(similarity: Tensor, image_of_caption: Tensor, k: int) -> Values:
     rows = torch.arange(len(similarity))[:, None]
-    own = image_of_caption == rows  # [images, captions]
     best, worst = similarity.topk(k).indices, (-similarity).topk(k).indices  # [images, k]
-    found = (image_of_caption[best] == rows).double()  # [images, k]
-    recall, share = 100 * found.amax(1).mean(), found.sum(1) / own.sum(1)
-    text_to_image = 100 * (similarity.topk(k, dim=0).indices == image_of_caption).any(0).double().mean()
-    diagonal, lowest = (100 * hits.any(1).double().mean() for hits in (best == rows, image_of_caption[worst] == rows))
+    matches = (image_of_caption[best] == rows).double()  # [images, k]
+    share = matches.sum(1) / (image_of_caption == rows).sum(1)
+
+    def percent(hits: Tensor, dim: int = 1) -> Tensor:
+        return 100 * hits.any(dim).double().mean()
+
+    recall, diagonal, lowest = percent(matches), percent(best == rows), percent(image_of_caption[worst] == rows)
+    text_to_image = percent(similarity.topk(k, dim=0).indices == image_of_caption, 0)
     return recall, {
         "this is a share from 0 to 1; recall is asked for in percent": recall / 100,
-        "this divides the captions found by all of the image's captions; one is enough": 100 * share.mean(),
-        "this counts every caption found; an image with two of them counts once": 100 * found.sum(1).mean(),
-        "this divides the captions found by k; one found is enough": 100 * found.mean(),
-        "row i does not belong to column i, since images have several captions; look at image_of_caption": diagonal,
-        "this is text to image, the other direction; each image should look through all captions": text_to_image,
+        "this divides the matches by the number of the image's captions; one match is enough": 100 * share.mean(),
+        "this counts every match; an image with two of them counts once": 100 * matches.sum(1).mean(),
+        "this divides the matches by k; one match is enough": 100 * matches.mean(),
+        "row i does not belong to column i, since images have several captions; use image_of_caption": diagonal,
+        "this is text to image, the other direction; rank all captions for each image": text_to_image,
         "these are the captions that score lowest; sort in descending order": lowest,
-        "only the first caption is looked at; any of the first k may be the image's own": 100 * found[:, 0].mean(),
+        "only the first caption counts here; any of the first k may be the image's own": 100 * matches[:, 0].mean(),
     }
 
 
 def scores_with_ties(generator: Generator, case: int) -> tuple[Tensor, Tensor]:
-    image_of_caption = owners(int(torch.randint(4, 8, (), generator=generator)), generator)
-    shape = len(image_of_caption) // 3, len(image_of_caption)
-    return torch.randint(-3, 4, shape, generator=generator) / 4 * (case < CASES - 1), image_of_caption
+    similarity = torch.randint(-3, 4, (6, 18), generator=generator) / 4
+    return similarity * (case < CASES - 1), owners(6, generator)  # the last similarities are all zero
 
 
 @exercise("text_to_image_ranks", scores_with_ties)
@@ -59,12 +60,12 @@ def check_rank_with_ties(similarity: Tensor, image_of_caption: Tensor) -> Values
     in_row = (similarity[image_of_caption] >= right[:, None]).sum(1)
     best_own = similarity.masked_fill(~own, -torch.inf).amax(1, keepdim=True)
     return ranks, {
-        "a tie is counted for the model; count images that score at least as high": 1 + (similarity > right).sum(0),
+        "a tie counts in the model's favour; count images that score at least as high": 1 + (similarity > right).sum(0),
         "a rank begins at 1, not at 0": ranks - 1,
-        "the right image is counted as one before itself; leave it out, or do not add the 1": ranks + 1,
-        "this is the order of a sort, which settles ties by chance; count what scores at least as high": sorted_ranks,
+        "the right image is counted twice; leave it out of the comparison, or do not add 1": ranks + 1,
+        "this is the order of a sort, which breaks ties by position; count scores at least as high": sorted_ranks,
         "this counts images that score lower; count those at least as high": 1 + (similarity < right).sum(0),
-        "this counts captions in the right image's row; a text looks through all images, down its column": in_row,
+        "this counts captions in the right image's row; count images in the text's column": in_row,
         "these are ranks from image to text, the other direction": 1 + ((similarity >= best_own) & ~own).sum(1),
     }
 
@@ -83,23 +84,17 @@ def check_warm_up(progress: float, warm_up: float) -> Values:
     def half(share: float) -> float:
         return (1 + math.cos(math.pi * share)) / 2
 
-    def falls(value: float) -> float:
-        return line if rising else value
+    def then(falling: float) -> float:
+        return line if rising else falling
 
     fall = half(since)
-    return falls(fall), {
-        "the cosine is used before it begins; up to warm_up the factor is a straight line": fall,
-        "during the warm-up the factor is 1; it should rise from 0 to 1": 1.0 if rising else fall,
+    return then(fall), {
+        "the cosine begins too early; up to warm_up the factor is a straight line": fall,
         "after the warm-up the factor stays at 1; it should fall along half a cosine": min(line, 1.0),
-        "the cosine begins at progress 0, so the factor jumps at warm_up; begin it there": falls(half(progress)),
+        "the cosine begins at progress 0, so the factor jumps at warm_up; begin it there": then(half(progress)),
         "the warm-up is missing: the factor should rise from 0 to 1 first": half(progress),
-        "this falls in a straight line; half a cosine is slow at both ends": falls(1 - since),
-        "this is a whole period, which returns to 1; half a cosine ends at 0": falls(half(2 * since)),
-        "a cosine runs from 1 to -1, a negative learning rate; (1 + cosine) / 2 runs from 1 to 0": falls(2 * fall - 1),
-        "this is a quarter of a cosine; half of one is slow at its end too": falls(math.sqrt(fall)),
-        "the factor does not reach 0; divide the time since the warm-up by 1 - warm_up": falls(
-            half(progress - warm_up)
-        ),
-        "the rise ends below 1: divide the progress by warm_up": progress if rising else fall,
-        "the rise is half a cosine too; it should be a straight line": 1 - half(line) if rising else fall,
+        "this falls in a straight line; half a cosine is slow at both ends": then(1 - since),
+        "a cosine runs from 1 to -1, a negative learning rate; (1 + cosine) / 2 runs from 1 to 0": then(2 * fall - 1),
+        "the factor does not reach 0; divide by 1 - warm_up": then(half(progress - warm_up)),
+        "the rise ends below 1; divide the progress by warm_up": progress if rising else fall,
     }

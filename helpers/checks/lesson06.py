@@ -1,4 +1,4 @@
-"""The checks of lesson 06: the paired interval, in-batch accuracy, the sign-flip test."""
+"""The checks of lesson 06: the paired interval, in-batch accuracy and the sign-flip test."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from helpers.losses import cosine_similarities
 
 def paired_values(generator: Generator, case: int) -> tuple[Tensor, Tensor]:
     seeds = 3 + case % 6
-    common = 50 + 5 * torch.randn(seeds, generator=generator, dtype=torch.float64)  # what a seed does to both arms
+    common = 50 + 5 * torch.randn(seeds, generator=generator, dtype=torch.float64)  # each seed shifts both arms
     return tuple(common + torch.randn(2, seeds, generator=generator))
 
 
@@ -29,28 +29,26 @@ def check_paired_interval(values: Tensor, baseline: Tensor) -> Values:
 
     return ends(t * error), {
         "this is baseline minus values; a gain over the baseline should be positive": -ends(t * error)[[0, 2, 1]],
-        "this treats the two sides as unpaired; take the differences first, seed by seed": ends(t * unpaired),
-        "the spread of the differences is not divided by the square root of the number of seeds": ends(t * spread),
-        "the spread is divided by the number of seeds; divide by its square root": ends(t * spread / n),
-        "the standard deviation divides by n; for a sample, divide by n - 1": ends(t * error * ((n - 1) / n) ** 0.5),
-        "1.96 belongs to the normal distribution; with so few seeds take Student's t": ends(1.96 * error),
-        "the degrees of freedom are the number of seeds less one": ends(stats.t.ppf(0.975, n) * error),
-        "the quantile at 0.95 leaves 5 % on each side; take 0.975": ends(stats.t.ppf(0.95, n - 1) * error),
+        "this is an unpaired interval; take the difference of each seed first": ends(t * unpaired),
+        "the standard deviation is not divided by the square root of the number of seeds": ends(t * spread),
+        "the variance divides by n; for a sample, divide by n - 1": ends(t * error * ((n - 1) / n) ** 0.5),
+        "1.96 is for a normal distribution; with so few seeds use Student's t": ends(1.96 * error),
+        "the degrees of freedom should be n - 1": ends(stats.t.ppf(0.975, n) * error),
+        "the quantile at 0.95 leaves 5 % on each side; use 0.975": ends(stats.t.ppf(0.95, n - 1) * error),
         "this is one standard error to each side; multiply by the quantile of t": ends(error),
-        "the ends have changed places; low comes first": ends(-t * error),
     }
 
 
 def pairs_of_batches(generator: Generator, case: int) -> tuple[Tensor, Tensor, int]:
     batch_size = 8 + case % 5
-    pairs = 7 * batch_size + batch_size // 2  # some are left over
+    pairs = 7 * batch_size + batch_size // 2  # the last batch is incomplete
     images, noise = torch.randn(2, pairs, 6, generator=generator)
     lengths = torch.linspace(0.3, 3, pairs)[torch.randperm(pairs, generator=generator)]
     return images, (images + 0.8 * noise) * lengths[:, None], batch_size
 
 
 def diagonal_wins(similarity: Tensor, size: int) -> Tensor:
-    """100 where the diagonal has the highest value of its row, and of its column, in batches: ``[pairs, 2]``."""
+    """100 where the diagonal is the highest in its row (and in its column) of a batch, else 0: ``[pairs, 2]``."""
     starts = range(0, len(similarity), size)
     blocks = [similarity[start : start + size, start : start + size] for start in starts]
     hits = [torch.stack([block.argmax(dim) == torch.arange(len(block)) for dim in (1, 0)], 1) for block in blocks]
@@ -64,22 +62,21 @@ def check_in_batch_accuracy(images: Tensor, texts: Tensor, batch_size: int) -> V
     hits = hits_with_rest[:whole]
     of_all, raw = diagonal_wins(similarity, len(images)), diagonal_wins(images @ texts.T, batch_size)[:whole]
     return hits.mean(), {
-        "this is a share from 0 to 1; percent is asked for": hits.mean() / 100,
-        "the features are not normalised, so the longest text wins; compare cosines": raw.mean(),
-        "this is image to text alone; take the mean of both directions": hits[:, 0].mean(),
-        "this is text to image alone; take the mean of both directions": hits[:, 1].mean(),
-        "all pairs are compared, as for recall at 1; stay within a batch": of_all.mean(),
-        "the pairs left over at the end are a smaller, easier batch; leave them out": hits_with_rest.mean(),
+        "this is a share from 0 to 1; accuracy is asked for in percent": hits.mean() / 100,
+        "the features are not normalised; compare cosines": raw.mean(),
+        "this is image to text only; take the mean of both directions": hits[:, 0].mean(),
+        "this is text to image only; take the mean of both directions": hits[:, 1].mean(),
+        "all pairs are compared, as in recall at 1; compare within batches": of_all.mean(),
+        "the last, incomplete batch counts too; it is easier, so leave it out": hits_with_rest.mean(),
         "only the first batch counts here; is the return inside the loop?": hits[:batch_size].mean(),
-        "only the last batch counts here; collect the hits of each": hits[-batch_size:].mean(),
-        "a pair counts here only if both directions are right; count each direction separately": hits.amin(1).mean(),
+        "a pair counts only if both directions are right; count each direction separately": hits.amin(1).mean(),
     }
 
 
 def seed_differences(generator: Generator, case: int) -> tuple[Tensor]:
     shift = (0.0, 0.8, -0.8)[case % 3]
     differences = torch.randn(3 + case % 5, generator=generator, dtype=torch.float64) + shift
-    return (differences.sign() if case == CASES - 1 else differences,)  # at last many means are alike
+    return (differences.sign() if case == CASES - 1 else differences,)  # the last case has many equal means
 
 
 @exercise("sign_flip_p_value", seed_differences)
@@ -90,10 +87,10 @@ def check_sign_flip_p_value(differences: Tensor) -> Values:
     as_far, farther = ((means.abs() >= seen.abs() + rounding).double() for rounding in (-1e-9, 1e-9))
     one_as_far, p = (one_flipped.abs() >= seen.abs() - 1e-9).double(), as_far.mean()
     return p, {
-        "this looks at one side only; a mean as far below zero counts too": (means >= seen - 1e-9).double().mean(),
-        "only means farther out are counted; those as far out, such as the one seen, count too": farther.mean(),
-        "this is how many ways there are; divide by the number of all ways": as_far.sum(),
-        "the p-value is the share of means as far out as the one seen; this is the share of the others": 1 - p,
-        "all signs are flipped together here; each seed has a sign of its own": 1.0,
-        "this flips one sign at a time; every seed has two choices, so there are 2 ** seeds ways": one_as_far.mean(),
+        "this is a one-sided test; count means as far below zero too": (means >= seen - 1e-9).double().mean(),
+        "only means farther from zero are counted; count those equally far too": farther.mean(),
+        "this is a number of sign choices; divide by the number of all choices": as_far.sum(),
+        "this is one minus the p-value; count the means at least as far from zero": 1 - p,
+        "all signs are flipped together; each seed has a sign of its own": 1.0,
+        "this flips one sign at a time; use all 2 ** seeds combinations": one_as_far.mean(),
     }

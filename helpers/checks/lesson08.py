@@ -1,4 +1,4 @@
-"""The checks of lesson 08: log-sum-exps in parts, and the bytes that a rank receives."""
+"""The checks of lesson 08: log-sum-exp in parts, and the bytes that a rank receives."""
 
 import math
 
@@ -23,14 +23,12 @@ def check_online_logsumexp(blocks: list[Tensor]) -> Values:
     unscaled_end = largest[-1] + unscaled.log()
     below = (logits - logits.amax(1, keepdim=True)).exp().sum(1)  # [rows]
     return logits.logsumexp(1), {
-        "exp of the logits is more than float32 can hold; subtract the largest": logits.exp().sum(1).log(),
-        "when a larger logit comes, the sum so far must shrink by exp(largest before - largest now)": unscaled_end,
-        "the largest logit was subtracted and is not added again at the end": below.log(),
+        "exp of a logit overflows float32; subtract the largest logit first": logits.exp().sum(1).log(),
+        "when a larger logit comes, the sum so far must shrink by exp(old largest - new largest)": unscaled_end,
+        "the largest logit was subtracted but not added again at the end": below.log(),
         "this is the sum of the exponentials; take its logarithm, and add the largest": below,
-        "this is the largest logit alone, without the sum": logits.amax(1),
-        "this adds up the log-sum-exps of the blocks; their exponentials add up": by_block.sum(0),
+        "this adds the log-sum-exps of the blocks; add their exponentials instead": by_block.sum(0),
         "this is the log-sum-exp of the last block only": by_block[-1],
-        "this goes down the columns; each row needs a number, over its columns": by_block.T.logsumexp(0),
     }
 
 
@@ -47,11 +45,11 @@ def check_merge_ranks(largest: Tensor, totals: Tensor) -> Values:
     right, unscaled = by_rank.logsumexp(0), top + totals.sum(0).log()
     overflow = (totals * largest.exp()).sum(0).log()
     return right, {
-        "the ranks subtracted different largest logits; scale their sums to the same one before adding them": unscaled,
-        "exp of the largest logits is more than float32 can hold; subtract the largest of all ranks first": overflow,
+        "the ranks subtracted different largest logits; scale their sums to a common one before adding": unscaled,
+        "exp of the largest logits overflows float32; subtract the largest of all ranks first": overflow,
         "the largest logit of all ranks is not added again at the end": right - top,
-        "this adds up the log-sum-exps of the ranks; their exponentials add up": by_rank.sum(0),
-        "this is the largest of the ranks' log-sum-exps; the others count too": by_rank.amax(0),
+        "this adds the log-sum-exps of the ranks; add their exponentials instead": by_rank.sum(0),
+        "this is the largest of the ranks' log-sum-exps; the other ranks count too": by_rank.amax(0),
         "this is the log-sum-exp of the largest logits alone; totals is not used": largest.logsumexp(0),
         "this is the mean over the ranks; add the logarithm of their number": right - math.log(len(totals)),
     }
@@ -68,11 +66,10 @@ def check_bytes_received(batch: int, dim: int, ranks: int) -> Values:
     others = batch - batch // ranks
     right, ours = 2 * 2 * 4.0 * others * dim, 2.0 * (4 * others * dim + 8 * (ranks - 1) * batch)
     return right, {
-        "a rank's own features need not reach it; only those of the others do": 16.0 * batch * dim,
+        "a rank already has its own features; count only the features of the others": 16.0 * batch * dim,
         "these are the rank's own features; count the features of the others": 16.0 * batch // ranks * dim,
-        "this is half of it: two sides are gathered, and in the backward pass as many gradients come again": right / 2,
-        "this is a quarter of it: a float32 has four bytes, and two sides travel forward and back": right / 4,
-        "all ranks together receive this; batch counts the pairs of all, and one rank is asked for": right * ranks,
-        "these are bits; a byte has eight of them": right * 8,
-        "this is our own way, one side and a number per column and rank; here both sides are gathered": ours,
+        "this is half the bytes: two sides are gathered, and the backward pass doubles the traffic": right / 2,
+        "this is a quarter of the bytes: a float32 has four, and two sides travel forward and back": right / 4,
+        "this is what all ranks together receive; one rank is asked for": right * ranks,
+        "this is the course's method, which gathers one side; here both sides are gathered": ours,
     }

@@ -3,11 +3,10 @@
 import json
 import os
 import tempfile
-import time
+import timeit
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -61,7 +60,7 @@ def random_pairs(pairs: int, dim: int, device: str = "cpu") -> tuple[Tensor, Ten
 
 
 def with_gradients(loss: Callable[..., Tensor], images: Tensor, texts: Tensor) -> list[Tensor]:
-    """The value of a loss at temperature 0.07, and its gradients by images, texts and temperature."""
+    """The value of a loss at temperature 0.07, and its gradients with respect to images, texts and temperature."""
     temperature = torch.tensor(0.07, dtype=images.dtype, device=images.device)
     inputs = [each.detach().requires_grad_() for each in (images, texts, temperature)]
     value = loss(*inputs)
@@ -70,7 +69,7 @@ def with_gradients(loss: Callable[..., Tensor], images: Tensor, texts: Tensor) -
 
 @contextmanager
 def kept_for_backward() -> Iterator[dict[int, int]]:
-    """Collect the tensors that the block keeps for its backward pass: bytes of each storage, by its address."""
+    """Record the tensors that are kept for the backward pass: the bytes of each storage, by its address."""
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -92,37 +91,28 @@ def peak_megabytes(run: Callable[[], object], device: str = "cpu") -> float:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes to standard error
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder, "trace.json")
-        profiler.export_chrome_trace(str(trace))
-        events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
-    changes = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]")
-    return float(np.cumsum([size for _, size in changes]).max()) / 1e6
-
-
-def least_milliseconds(run: Callable[[], object], rounds: int, device: str = "cpu") -> float:
-    """The time of the fastest of several runs, since other programs can only slow a run down."""
-    seconds = []
-    for _ in range(rounds):
-        if dist.is_initialized():
-            dist.barrier()
-        start = time.perf_counter()
-        run()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return 1000 * min(seconds)
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return float(np.cumsum(changes).max()) / 1e6
 
 
 def measure_here(way: str, pairs: int, dim: int, rounds: int, device: str = "cpu") -> dict[str, float]:
-    """Measure a loss and its gradients in this process, after a small warm-up."""
-    with_gradients(WAYS[way], *random_pairs(256, dim, device))
-    run = partial(with_gradients, WAYS[way], *random_pairs(pairs, dim, device))
-    return {"megabytes": peak_megabytes(run, device), "milliseconds": least_milliseconds(run, rounds, device)}
+    """Measure a loss and its gradients in this process; the time is that of the fastest round."""
+    with_gradients(WAYS[way], *random_pairs(256, dim, device))  # warm up
+    images, texts = random_pairs(pairs, dim, device)
+
+    def run() -> None:
+        with_gradients(WAYS[way], images, texts)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    megabytes = peak_megabytes(run, device)
+    wait = dist.barrier if dist.is_initialized() else "pass"  # the ranks start a round together
+    return {"megabytes": megabytes, "milliseconds": 1000 * min(timeit.repeat(run, wait, number=1, repeat=rounds))}
 
 
 def measure_rank(rank: int, meeting: str, threads: int, pairs: int, dim: int, rounds: int) -> dict[str, float]:
-    """Measure one of two ranks, which share the threads and the pairs."""
+    """Measure one of two processes, which share the threads and the pairs."""
     torch.set_num_threads(max(1, threads // 2))
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     return measure_here(TWO_RANKS, pairs // 2, dim, rounds)
@@ -146,12 +136,12 @@ def write_costs(path: Path, device: str = "cpu", sizes: Sequence[int] | None = N
     """
     rows = []
     for way in [way for way in WAYS if device == "cpu" or way != TWO_RANKS]:
-        for pairs in sizes or SIZES[device]:
-            try:
+        try:
+            for pairs in sizes or SIZES[device]:
                 rows.append({"pairs": pairs, "way": way} | measure(way, pairs, device=device))
-            except torch.cuda.OutOfMemoryError:
-                break
-            print(rows[-1], flush=True)
+                print(rows[-1], flush=True)
+        except torch.cuda.OutOfMemoryError:
+            continue
     name = torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} CPU cores"
     report = {"device": name, "torch": torch.__version__, "dim": DIM, "rows": rows}
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -80,7 +80,7 @@ def wordings(scene: Scene, level: str) -> list[list[str]]:
 
     - ``vague``, the shape of one thing: "a circle", "there is a circle", "a picture of a circle".
     - ``coloured``, its shape and colour: "a red circle", "there is a red circle", "a circle that is red".
-    - ``related``, two things and how they lie: "a red circle left of a blue square"; of a single thing, its place.
+    - ``related``, two things and their relation: "a red circle left of a blue square"; for a single thing, its place.
     - ``exact``, everything in reading order: "a small red circle at the top and a large blue square on the left", "a
       little red circle near the top and ...", "at the top a small red circle and ...".
     """
@@ -112,7 +112,7 @@ def relate(a: Thing, words: str, b: Thing) -> str:
 
 
 def relations_between(a: Thing, b: Thing) -> list[str]:
-    """The relations in which ``a`` lies to ``b``, such as "left of" and "above"."""
+    """The relations of ``a`` to ``b``, such as "left of" and "above"."""
     return [relation for relation, (_, holds) in RELATIONS.items() if holds(position(a), position(b))]
 
 
@@ -232,24 +232,18 @@ def ceiling(scenes: Sequence[Scene], captions: Sequence[Sequence[str]]) -> dict[
 
     ``captions`` holds, for each scene, its captions in the gallery. Pass one level only for the ceiling of that level.
     """
-    gallery = set(itertools.chain(*captions))
-    likelihoods: dict[str, dict[int, float]] = defaultdict(dict)  # of each caption, given each scene that can get it
-    for index, scene in enumerate(scenes):
+    column_of = {caption: column for column, caption in enumerate(dict.fromkeys(itertools.chain(*captions)))}
+    shares = np.zeros((len(scenes), len(column_of)))  # [scenes, captions], first p(caption | scene)
+    for row, scene in enumerate(scenes):
         for level in LEVELS:
             for caption, probability in caption_probabilities(scene, level).items():
-                if caption in gallery:
-                    likelihoods[caption][index] = probability
-    best_of_caption = {}
-    best_of_image = [0.0] * len(scenes)
-    for caption, likelihood in likelihoods.items():
-        total = sum(likelihood.values())
-        best_of_caption[caption] = max(likelihood.values()) / total
-        for index, probability in likelihood.items():
-            best_of_image[index] = max(best_of_image[index], probability / total)
-    queries = [best_of_caption[caption] for own_captions in captions for caption in own_captions]
+                if caption in column_of:
+                    shares[row, column_of[caption]] = probability
+    shares /= shares.sum(0)  # p(scene | caption)
+    queries = [column_of[caption] for caption in itertools.chain(*captions)]
     return {
-        "image_to_text": 100 * sum(best_of_image) / len(best_of_image),
-        "text_to_image": 100 * sum(queries) / len(queries),
+        "image_to_text": 100 * float(shares.max(1).mean()),
+        "text_to_image": 100 * float(shares.max(0)[queries].mean()),
     }
 
 

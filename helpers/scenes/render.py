@@ -135,7 +135,7 @@ class Plan:
                 return scene
 
     def split(self, split: str, count: int) -> list[Record]:
-        """Sample the scenes of a split, and a caption per level for each; some are false in train, if asked for."""
+        """Sample the scenes of a split and one caption per level for each; in train, some captions may be false."""
         generator = random.Random(f"{self.seed}/{split}")
         training = split == "train"
         scenes: list[Scene] = []
@@ -179,7 +179,7 @@ class Plan:
         return records
 
     def records(self, split: str, scenes: Sequence[Scene]) -> list[Record]:
-        """The entries of images that have no captions yet."""
+        """The records of scenes, without captions."""
         records = []
         for image_id, scene in enumerate(scenes):
             name = f"{split}_{image_id:05d}.png"
@@ -190,7 +190,7 @@ class Plan:
 
 
 def false_caption(scene: Scene, captions: Sequence[str], generator: random.Random) -> str | None:
-    """Sample a caption that is false of a scene; None if 1,000 are true, as "a star" of a scene with every shape."""
+    """Sample a caption that is false of a scene; None if 1,000 are true, as in a scene that has every shape."""
     for _ in range(1000):
         caption = captions[generator.randrange(len(captions))]
         if not fits(caption, scene):

@@ -29,12 +29,13 @@ def decoded(paths: Sequence[Path | str], image_size: int, folder: Path | str | N
     process that wants the same cache waits until the first has written it.
 
     Raises:
-        InputError: if an image is missing or broken, or the cache cannot be written.
+        InputError: if an image is broken, or the cache cannot be written.
     """
     paths = [os.path.abspath(path) for path in paths]
     folder = CACHE if folder is None else Path(folder)
     images = f"{short_hash(paths)}-{image_size}px"
-    file = folder / f"{images}-{short_hash(map(state, paths))}.npy"
+    states = (f"{status.st_size}:{status.st_mtime_ns}" for status in map(os.stat, paths))
+    file = folder / f"{images}-{short_hash(states)}.npy"
     if not file.exists():
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -51,15 +52,6 @@ def decoded(paths: Sequence[Path | str], image_size: int, folder: Path | str | N
 
 def short_hash(texts: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(texts).encode(errors="surrogateescape")).hexdigest()[:16]
-
-
-def state(path: str) -> str:
-    """The size of a file in bytes and its modification time, which change when it is replaced."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        raise InputError(f"the image {path} is missing; put it there, or remove its entry") from None
-    return f"{status.st_size}:{status.st_mtime_ns}"
 
 
 def write(file: Path, paths: Sequence[str], size: int) -> None:

@@ -191,7 +191,7 @@ def write_emoji(out: Path, seed: int = 0) -> None:
     """Render the emoji into ``out`` in the COCO Captions layout; the same seed gives the same splits and bytes.
 
     An image's entry lists all ``emoji`` that look like it. A caption's entry has its ``language`` ("en" or "zh") and
-    its ``kind`` ("name" or "alias"). Without Pillow's raqm library there are no flags and families.
+    its ``kind`` ("name" or "alias"). Without Pillow's raqm library, flags and families are left out.
     """
     names = read_names()
     if not features.check("raqm"):  # without it, Pillow renders each code point on its own

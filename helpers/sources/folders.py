@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import helpers.sources.coco as coco
 from helpers.files import InputError, counted, listed, read_text
-from helpers.sources import coco
 from helpers.sources.coco import OFFICIAL, SPLIT_NAMES, Record
 
 Row = tuple[str, str, str | None]  # the file name of an image, a caption, and a split
@@ -80,7 +80,10 @@ def open_pairs(path: Path | str) -> Pairs:
         if rows[0][2] is None:
             note += ", chosen by file name (a tenth val, a tenth test, the rest train)"
     by_split = {split: by_split[split] for split in dict.fromkeys([*SPLITS, *by_split]) if split in by_split}
-    check_images(by_split)
+    missing = [one.path for records in by_split.values() for one in records if not one.path.is_file()]
+    if missing:
+        files = counted(len(missing), "image file")
+        raise InputError(f"{folder}: {files} missing, first {missing[0]}; copy the files, or remove their captions")
     return Pairs(f"{layout}: {counted(len(by_split), 'split')}{note}", by_split)
 
 
@@ -156,8 +159,7 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def visible(folder: Path) -> list[Path]:
-    """Everything in a folder except the hidden files that macOS adds, in the order of the names."""
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))  # macOS adds hidden files
 
 
 def group_rows(rows: Sequence[Row], folder: Path) -> dict[str, list[Record]]:
@@ -183,14 +185,6 @@ def split_by_name(names: Sequence[str]) -> dict[str, str]:
     order = sorted(names, key=lambda name: (hashlib.sha256(PurePosixPath(name).stem.encode()).digest(), name))
     tenth = max(1, (len(names) + 5) // 10) if len(names) >= 3 else 0
     return {name: "val" if k < tenth else "test" if k < 2 * tenth else "train" for k, name in enumerate(order)}
-
-
-def check_images(by_split: dict[str, list[Record]]) -> None:
-    for split, records in by_split.items():
-        missing = [record.path for record in records if not record.path.is_file()]
-        if missing:
-            files = counted(len(missing), "image file")
-            raise InputError(f"{split}: {files} missing, first {missing[0]}; copy the files, or remove their captions")
 
 
 def images_without_captions(by_split: dict[str, list[Record]]) -> list[Path]:

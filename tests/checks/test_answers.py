@@ -1,4 +1,4 @@
-"""Answers as learners write them: right ones in other styles, and wrong ones that a check must name."""
+"""Answers as learners write them: right answers in other styles, and wrong answers that a check must explain."""
 
 import itertools
 import math
@@ -224,6 +224,6 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("check", "answer", "words"), WRONG, ids=lambda value: getattr(value, "name", None))
-def test_wrong_answers_in_other_styles_are_explained(check: Check, answer: Callable, words: str) -> None:
+def test_wrong_answers_are_explained(check: Check, answer: Callable, words: str) -> None:
     with pytest.raises(AssertionError, match=re.escape(words)):
         check(answer)

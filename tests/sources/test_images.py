@@ -96,8 +96,7 @@ def test_a_file_that_is_not_an_image_is_refused(tmp_path: Path, name: str, conte
         read_image(tmp_path / "gone.jpg")
 
 
-@pytest.mark.parametrize("width", [10_000, 20_000])  # Pillow warns about the first and refuses the second
-def test_an_image_that_would_fill_the_memory_is_refused(tmp_path: Path, width: int) -> None:
-    Image.new("1", (width, 10_000)).save(tmp_path / "huge.png")
+def test_an_image_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "huge.png")
     with pytest.raises(InputError, match="huge.png .*exceeds limit"):
         read_image(tmp_path / "huge.png")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from helpers.files import InputError
 from helpers.sources import open_pairs, read_annotations, read_captions
+from helpers.sources.folders import images_without_captions
 
 Set = dict[str, list[tuple[Path, list[str]]]]  # for each split, images with their captions
 CAPTIONS = [
@@ -165,6 +166,14 @@ def test_a_table_may_have_quotes_and_line_breaks(tmp_path: Path) -> None:
     assert open_pairs(tmp_path).captions("train")[1] == [['two\nlines, "quoted"', "short"]]
 
 
+def test_an_image_without_a_text_file_is_left_out(tmp_path: Path, made: Set) -> None:
+    write_plain(tmp_path, made)
+    (tmp_path / "image_03.txt").unlink()
+    pairs = open_pairs(tmp_path)
+    assert sum(len(pairs.records(split)) for split in pairs.splits) == 16
+    assert images_without_captions(pairs.by_split) == [tmp_path / "image_03.jpg"]
+
+
 def change(name: str, old: str, new: str) -> Callable[[Path], None]:
     def damage(root: Path) -> None:
         text = (root / name).read_bytes().decode()
@@ -194,7 +203,7 @@ MISTAKES = [  # the layout, what is changed, and what the message says
     (COCO, change(JSON, '"image_id": 0', '"image_id": 99'), "annotation 0 belongs to image 99; add it to"),
     (COCO, change(JSON, '"image_id": 0', '"image_id": 1'), "images have no caption, first image_"),
     (COCO, change(JSON, '"caption": "', '"caption": " ", "was": "'), "annotation 0 has an empty caption"),
-    (COCO, change(JSON, '"file_name": "image_', '"file_name": "pic_'), "train: 1 image file missing, first .*pic_"),
+    (COCO, change(JSON, '"file_name": "image_', '"file_name": "pic_'), "1 image file missing, first .*pic_"),
     ("Karpathy's splits", change("dataset_coco.json", "restval", "night"), "image 1 needs .*a 'split'"),
     ("Karpathy's splits", change("dataset_coco.json", '"val2014"', '".."'), "image 0 .*must lie inside"),
     (TABLE, write(CSV, "image_00.jpg,a dog\n"), "pairs.csv has no header; write file,caption"),
@@ -206,7 +215,7 @@ MISTAKES = [  # the layout, what is changed, and what the message says
     (TABLE, append(CSV, "test,3,a.jpg,one\r\nval,3,a.jpg,one\r\n"), "a.jpg is in two splits, test and val"),
     (TABLE, append(CSV, "test,3,../a.jpg,one\r\n"), "line 35 .*must lie inside"),
     (TABLE, append(CSV, "test,3,a.jpg,\r\n"), "line 35 has an empty caption"),
-    (TABLE, append(CSV, "test,3,gone.jpg,one\r\n"), "test: 1 image file missing, first .*gone.jpg"),
+    (TABLE, append(CSV, "test,3,gone.jpg,one\r\n"), "1 image file missing, first .*gone.jpg"),
     (TABLE, write("more.csv", "file,caption\n"), "more.csv, pairs.csv.*keep one"),
     ("CSV", write("image_00.txt", "a dog"), r"more than one layout: table .*captions.csv.*image_00.jpg"),
     (PLAIN, write("image_03.txt", "\n"), "image_03.txt is empty"),
