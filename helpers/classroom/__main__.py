@@ -15,12 +15,11 @@ from helpers.files import DATA, InputError
 def generate_pairs() -> None:
     """Generate the scenes and the emoji that are missing in ``data``."""
     for name in ("scenes", "emoji"):
-        if (DATA / name / "annotations").is_dir():
-            continue
-        print(f"Generating data/{name} ...", flush=True)
-        command = [sys.executable, "-m", "helpers", name, "--out", f"data/{name}"]
-        if run(command, cwd=ROOT, check=False).returncode:
-            raise InputError(f"data/{name} could not be generated; the lines above say why")
+        if not (DATA / name / "annotations").is_dir():
+            print(f"Generating data/{name} ...", flush=True)
+            command = [sys.executable, "-m", "helpers", name, "--out", f"data/{name}"]
+            if run(command, cwd=ROOT, check=False).returncode:
+                raise InputError(f"data/{name} could not be generated; the lines above say why")
 
 
 def lab(port: int | None) -> None:
@@ -32,47 +31,46 @@ def lab(port: int | None) -> None:
     os.environ["JUPYTER_CONFIG_PATH"] = str(Path(__file__).parent)  # for labconfig/page_config.json
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # these two lines: no kernel of another Python
     os.environ.pop("JUPYTER_PATH", None)
+    arguments = [
+        f"--ServerApp.root_dir={ROOT / 'my_course'}",
+        f"--LabApp.default_url=/lab/tree/{lessons(ROOT)[0].name}",
+        f"--LabServerApp.extra_labextensions_path={ROOT / 'helpers' / 'widgets' / 'labextensions'}",
+        "--Application.log_level=ERROR",
+        "--KernelManager.transport_encryption=auto",
+        "--allow-root",
+        "-y",  # Ctrl-C asks no question
+    ]
+    if port is not None:
+        arguments.append(f"--port={port}")
     print("Starting JupyterLab. Ctrl-C in this terminal ends it.", flush=True)
-    LabApp.launch_instance(
-        [
-            f"--ServerApp.root_dir={ROOT / 'my_course'}",
-            f"--LabApp.default_url=/lab/tree/{lessons(ROOT)[0].name}",
-            f"--LabServerApp.extra_labextensions_path={ROOT / 'helpers' / 'widgets' / 'labextensions'}",
-            "--Application.log_level=ERROR",
-            "--KernelManager.transport_encryption=auto",
-            "--allow-root",
-            "-y",  # Ctrl-C asks no question
-            *([] if port is None else [f"--port={port}"]),
-        ]
-    )
+    LabApp.launch_instance(arguments)
 
 
 def write_features() -> None:
-    """Train once on the scenes and write ``data/features.npz``."""
-    from helpers.classroom.snapshots import write_snapshots  # loads torch
+    from helpers.classroom.snapshots import write_snapshots  # loads torch, which no other command needs
 
-    write_snapshots(DATA / "scenes", DATA / "features.npz")
+    write_snapshots(DATA / "features.npz")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0, or 2 after an error that the user can mend."""
     parser = argparse.ArgumentParser(prog="python -m helpers.classroom", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    exercises = commands.add_parser("exercises", help="make your own copies of the notebooks in my_course")
-    exercises.set_defaults(run=lambda _: make_copies())
-    resetting = commands.add_parser("reset", help="make one copy again; your work is kept next to it")
-    resetting.add_argument("notebook", help="its number, such as 01")
-    resetting.set_defaults(run=lambda options: reset(options.notebook))
-    starting = commands.add_parser("lab", help="make what is missing and open your copies in JupyterLab")
-    starting.add_argument("--port", type=int, help="default: 8888, or the next free one")
-    starting.set_defaults(run=lambda options: lab(options.port))
-    pairs = commands.add_parser("pairs", help="generate data/scenes and data/emoji where they are missing")
-    pairs.set_defaults(run=lambda _: generate_pairs())
-    executing = commands.add_parser("execute", help="for authors: execute notebooks and store their outputs")
-    executing.add_argument("notebooks", type=Path, nargs="+")
-    executing.set_defaults(run=lambda options: [execute(path) for path in options.notebooks])
-    features = commands.add_parser("features", help="for authors: train once and write data/features.npz")
-    features.set_defaults(run=lambda _: write_features())
+    added = commands.add_parser("exercises", help="make your own copies of the notebooks in my_course")
+    added.set_defaults(run=lambda _: make_copies())
+    added = commands.add_parser("reset", help="make one copy again; your work is kept next to it")
+    added.add_argument("notebook", help="its number, such as 01")
+    added.set_defaults(run=lambda options: reset(options.notebook))
+    added = commands.add_parser("lab", help="make what is missing and open your copies in JupyterLab")
+    added.add_argument("--port", type=int, help="default: 8888, or the next free one")
+    added.set_defaults(run=lambda options: lab(options.port))
+    added = commands.add_parser("pairs", help="generate data/scenes and data/emoji where they are missing")
+    added.set_defaults(run=lambda _: generate_pairs())
+    added = commands.add_parser("execute", help="for authors: execute notebooks and store their outputs")
+    added.add_argument("notebooks", type=Path, nargs="+")
+    added.set_defaults(run=lambda options: [execute(path) for path in options.notebooks])
+    added = commands.add_parser("features", help="for authors: train once and write data/features.npz")
+    added.set_defaults(run=lambda _: write_features())
     options = parser.parse_args(arguments)
     try:
         options.run(options)

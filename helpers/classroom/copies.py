@@ -15,7 +15,6 @@ from helpers.files import InputError
 ROOT = Path(__file__).resolve().parents[2]
 
 CHECK_TAG = "exercise-check"
-MARKER = re.compile(r"### (BEGIN|END) SOLUTION")
 SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION$", re.DOTALL | re.MULTILINE)
 STUB = (
     "# YOUR CODE HERE",
@@ -26,7 +25,7 @@ STUB = (
 def without_solutions(source: str, cell: str) -> str:
     """Replace each solution, marked as nbgrader marks it, by an indented stub. ``cell`` names the cell in errors."""
     stubbed = SOLUTION.sub(lambda solution: "\n".join(solution[1] + line for line in STUB), source)
-    if MARKER.search(stubbed):
+    if "### BEGIN SOLUTION" in stubbed or "### END SOLUTION" in stubbed:
         raise InputError(f"{cell}: each '### BEGIN SOLUTION' needs its '### END SOLUTION' on a later line")
     return stubbed
 
@@ -67,8 +66,8 @@ def make_copies(root: Path = ROOT) -> None:
             print(f"Made my_course/{lesson.name}, your own copy.")
 
 
-def reset(lesson: str, root: Path = ROOT) -> Path | None:
-    """Make one copy again. Return where the learner's work was kept, or None if the copy had not been changed.
+def reset(lesson: str, root: Path = ROOT) -> None:
+    """Make one copy again, and keep the learner's work next to it.
 
     ``lesson`` is the number of a notebook (``01`` or ``1``), its name or its path.
     """
@@ -79,7 +78,6 @@ def reset(lesson: str, root: Path = ROOT) -> Path | None:
         raise InputError(f"there is no notebook {lesson!r}; choose one of {numbers}, as in `make reset NB=01`")
     fresh = learners_copy(nbformat.read(matches[0], as_version=4), matches[0].name)
     target = root / "my_course" / matches[0].name
-    kept = None
     if target.exists() and target.read_text(encoding="utf-8").strip() != nbformat.writes(fresh).strip():
         names = (target.with_name(f"{target.stem}.my-work-{number}.ipynb") for number in count(1))
         kept = next(path for path in names if not path.exists())
@@ -87,4 +85,3 @@ def reset(lesson: str, root: Path = ROOT) -> Path | None:
         print(f"Kept your work as my_course/{kept.name}.")
     write_copy(fresh, target)
     print(f"Made a fresh my_course/{target.name}.")
-    return kept

@@ -1,4 +1,4 @@
-"""Execute notebooks in place, so that the stored outputs do not depend on the machine or the moment."""
+"""Execute notebooks in place, so that the stored outputs do not depend on when and where this is done."""
 
 import base64
 import hashlib
@@ -17,12 +17,11 @@ from helpers.files import InputError, atomic_file
 
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-WIDGET_REFERENCE = re.compile(r'(?:IPY_MODEL_|"model_id": ")([\w-]+)')
+PART_OF_WIDGET = re.compile(r"IPY_MODEL_([\w-]+)")
 CELL_SECONDS = 900
 
 
 def write_notebook(notebook: NotebookNode, path: Path) -> None:
-    """Write a notebook completely or not at all."""
     with atomic_file(path) as file:
         file.write(f"{nbformat.writes(notebook)}\n".encode())
 
@@ -34,23 +33,16 @@ def outputs_with(notebook: NotebookNode, kind: str) -> list[dict]:
 
 
 def keep_shown_widgets(notebook: NotebookNode) -> None:
-    """Remove the stored state of all widgets that no output shows, directly or as part of another widget.
-
-    A kernel reports every widget that it has made. No output shows a link between two widgets; it stays if both stay.
-    """
+    """Remove the stored state of all widgets that no output shows, directly or as part of another widget."""
     stored = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {})
     states = stored.get("state", {})
-    parts = {model: WIDGET_REFERENCE.findall(json.dumps(state)) for model, state in states.items()}
     waiting = [data[WIDGET_VIEW]["model_id"] for data in outputs_with(notebook, WIDGET_VIEW)]
-    shown: dict[str, dict] = {}
+    shown = {}
     while waiting:
-        model = waiting.pop(0)
+        model = waiting.pop()
         if model in states and model not in shown:
             shown[model] = states[model]
-            waiting += parts[model]
-    for model, state in states.items():
-        if state["model_name"].endswith("LinkModel") and set(parts[model]) <= {*shown, model}:
-            shown[model] = state
+            waiting += PART_OF_WIDGET.findall(json.dumps(states[model]))
     if shown:
         stored["state"] = shown
     else:
@@ -60,13 +52,14 @@ def keep_shown_widgets(notebook: NotebookNode) -> None:
 def with_stable_widget_ids(notebook: NotebookNode, name: str) -> NotebookNode:
     """Replace the random ids of widgets by hashes of their numbers, so that executing again changes nothing."""
     text = nbformat.writes(notebook)
-    for number, model in enumerate(notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})):
+    states = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    for number, model in enumerate(states):
         text = text.replace(model, hashlib.sha256(f"{name} {number}".encode()).hexdigest()[:32])
     return nbformat.reads(text, as_version=4)
 
 
 def shrink_pictures(notebook: NotebookNode) -> None:
-    """Reduce the figures to 256 colours each, which looks almost the same and takes a third of the space."""
+    """Reduce each figure to 256 colours, which looks almost the same and takes a third of the space."""
     for data in outputs_with(notebook, "image/png"):
         with Image.open(io.BytesIO(base64.b64decode(data["image/png"]))) as picture:
             few_colours = picture.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=1)

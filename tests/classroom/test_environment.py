@@ -1,7 +1,6 @@
 """The three lists of packages agree, and no file names a package registry or a path of one machine."""
 
 import re
-import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -57,10 +56,3 @@ def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
     texts = [ROOT / name for name in names if name and Path(name).suffix not in {".png", ".jpg", ".npz", ".pt"}]
     matches = {path.name: unwanted.search(path.read_text(encoding="utf-8")) for path in texts if path.is_file()}
     assert {name: match[0] for name, match in matches.items() if match} == {}
-
-
-@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-def test_make_lists_every_command() -> None:
-    commands = re.search(r"^\.PHONY: help (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
-    shown = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout
-    assert re.findall(r"^make (\S+) +\S", shown, re.MULTILINE) == commands

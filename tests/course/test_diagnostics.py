@@ -1,3 +1,5 @@
+"""Diagnostics against plain loops, at known values, and by the properties that the lessons teach."""
+
 import itertools
 import math
 from collections.abc import Callable
@@ -18,8 +20,8 @@ from helpers.diagnostics import (
 )
 from helpers.losses import contrastive_loss, one_way_contrastive_loss
 
-OF_PAIRS = [alignment, modality_gap, distribution_gap]
-ALL = [*OF_PAIRS, lambda images, texts: uniformity(images), lambda images, texts: effective_rank(images)]
+PAIRED = [alignment, modality_gap, distribution_gap]
+ALL = [*PAIRED, lambda images, texts: uniformity(images), lambda images, texts: effective_rank(images)]
 EAST, WEST, NORTH, SOUTH = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]).split(1)
 
 
@@ -37,7 +39,7 @@ def random_similarities(number: int, least: int = 1) -> tuple[Tensor, float]:
     return similarities, 0.02 * 50 ** float(torch.rand(1, generator=generator))
 
 
-def test_shares_are_the_repulsion_that_autograd_computes() -> None:
+def test_gradient_shares_equal_the_repulsion_from_autograd() -> None:
     for number in range(50):
         similarities, temperature = random_similarities(number, least=2)
         similarities.requires_grad_()
@@ -46,7 +48,7 @@ def test_shares_are_the_repulsion_that_autograd_computes() -> None:
         one_way_contrastive_loss(identity, similarities.T, temperature).backward()
         push = similarities.grad.clone().fill_diagonal_(0)
         if float(push.sum(1).min()) < 1e-12:
-            continue  # a row so certain of its match that there is no repulsion to divide
+            continue  # the match of a row has all the probability, and nothing is pushed away
         shares = gradient_shares(similarities.detach(), temperature)
         torch.testing.assert_close(shares, push / push.sum(1, keepdim=True))
         torch.testing.assert_close(push.sum(1), -similarities.grad.diagonal())  # the push adds up to the pull
@@ -54,7 +56,7 @@ def test_shares_are_the_repulsion_that_autograd_computes() -> None:
 
 
 def test_one_false_negative_takes_most_of_the_repulsion_at_a_low_temperature() -> None:
-    """A match at 0.8, a false negative at 0.75, 254 negatives around 0.1, spread 0.1, as quantiles of the normal."""
+    """One match at 0.8, one false negative at 0.75, and 254 negatives at the quantiles of N(0.1, 0.1)."""
     quantiles = torch.special.ndtri((torch.arange(254, dtype=torch.float64) + 0.5) / 254)
     row = torch.cat([torch.tensor([0.8, 0.75]), 0.1 + 0.1 * quantiles])
     similarities = torch.zeros(256, 256, dtype=torch.float64)
@@ -71,7 +73,7 @@ def test_temperature_never_changes_a_ranking() -> None:
             assert torch.equal(gradient_shares(similarities, temperature).argsort(dim=1, descending=True), order)
 
 
-def test_shares_at_very_low_and_very_high_temperature() -> None:
+def test_gradient_shares_at_very_low_and_very_high_temperature() -> None:
     for number in range(20):
         similarities, _ = random_similarities(number, least=2)
         hardest = similarities.clone().fill_diagonal_(-torch.inf).argmax(1)
@@ -162,7 +164,7 @@ def test_known_values(measure: Callable, features: tuple[Tensor, ...], expected:
     assert float(measure(*features)) == pytest.approx(expected, abs=1e-3 if measure is effective_rank else 1e-6)
 
 
-def test_the_gaps_are_0_for_the_same_points_in_any_order() -> None:
+def test_gaps_are_0_for_the_same_points_in_any_order() -> None:
     for number in range(20):
         images, _ = random_features(number)
         shuffled = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(number))]
@@ -199,15 +201,15 @@ def test_one_pair_and_half_precision_give_finite_numbers(dtype: torch.dtype) -> 
 
 
 def test_equal_points_have_a_finite_gradient() -> None:
-    """The gradient of a distance is undefined at 0, so a regularizer built on these could give NaN there."""
-    for measure in (*OF_PAIRS, lambda images, texts: uniformity(images) + uniformity(texts)):
+    """The gradient of a distance is undefined at 0, where a regularizer could become NaN."""
+    for measure in (*PAIRED, lambda images, texts: uniformity(images) + uniformity(texts)):
         images, texts = (torch.ones(4, 3, requires_grad=True) for _ in range(2))
         for gradient in torch.autograd.grad(measure(images, texts), (images, texts)):
             assert torch.isfinite(gradient).all()
 
 
 def test_at_a_high_temperature_the_loss_separates_into_alignment_and_mean_cosine() -> None:
-    """There it is ln(batch) + (mean of all cosines - mean of the matched cosines) / temperature."""
+    """The loss is then ln(batch) + (mean of all cosines - mean of the matched cosines) / temperature."""
     images, texts = random_features(3)
     cosines = F.normalize(images, dim=1) @ F.normalize(texts, dim=1).T
     pull = (alignment(images, texts) / 2 - 1) / 100
@@ -215,19 +217,15 @@ def test_at_a_high_temperature_the_loss_separates_into_alignment_and_mean_cosine
     assert float(contrastive_loss(images, texts, 100.0)) == pytest.approx(float(expected), abs=1e-4)
 
 
-@pytest.mark.parametrize("measure", OF_PAIRS)
-def test_features_of_another_shape_are_rejected(measure: Callable) -> None:
-    for other, message in ((torch.ones(3, 5), "same dim: got 4 and 5"), (torch.ones(4), r"\[batch, dim\], got \[4\]")):
-        with pytest.raises(ValueError, match=message):
-            measure(torch.ones(3, 4), other)
-    with pytest.raises(ValueError, match="3 images and 12 texts"):
-        alignment(torch.ones(3, 4), torch.ones(12, 4))
-
-
-@pytest.mark.parametrize("measure", [gradient_shares, effective_negatives])
-def test_similarities_that_are_not_square_are_rejected(measure: Callable) -> None:
-    for shape in ((3, 4), (4,)):
-        with pytest.raises(ValueError, match="must be a square matrix"):
-            measure(torch.ones(shape), 0.1)
-    with pytest.raises(ValueError, match="finite number above 0"):
-        measure(torch.ones(3, 3), 0.0)
+@pytest.mark.parametrize(
+    ("measure", "arguments", "message"),
+    [
+        *((measure, (torch.ones(3, 4), torch.ones(3, 5)), "same dim: got 4 and 5") for measure in PAIRED),
+        (alignment, (torch.ones(3, 4), torch.ones(12, 4)), "3 images and 12 texts"),
+        (gradient_shares, (torch.ones(3, 4), 0.1), "must be a square matrix"),
+        (effective_negatives, (torch.ones(3, 3), 0.0), "finite number above 0"),
+    ],
+)
+def test_wrong_shapes_and_temperatures_are_rejected(measure: Callable, arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        measure(*arguments)

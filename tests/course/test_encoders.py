@@ -1,3 +1,5 @@
+"""The two encoders and their views: scales, regions, words, dropout and shortened inputs."""
+
 from collections.abc import Callable
 
 import pytest
@@ -19,7 +21,7 @@ def model() -> tuple[DualEncoder, tuple[Tensor, Tensor, Tensor]]:
 
 
 @pytest.mark.parametrize("size", [(32, 32), (64, 64), (96, 80), (224, 224)])
-def test_images_of_any_size_and_the_finest_scale_is_the_feature(size: tuple[int, int]) -> None:
+def test_image_encoder_takes_any_size_and_its_last_scale_is_the_feature(size: tuple[int, int]) -> None:
     encoder = ImageEncoder(dim=16).eval()
     images = torch.randn(3, 3, *size, generator=torch.Generator().manual_seed(0))
     features, scales = encoder(images), encoder.scales(images)
@@ -28,13 +30,13 @@ def test_images_of_any_size_and_the_finest_scale_is_the_feature(size: tuple[int,
     assert torch.equal(scales[-1], features)
 
 
-def test_an_image_does_not_depend_on_its_batch() -> None:
+def test_image_features_do_not_depend_on_the_batch() -> None:
     encoder = ImageEncoder(dim=16)
     images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(encoder(images)[:1], encoder(images[:1]))
 
 
-def test_small_images_and_long_texts_are_refused() -> None:
+def test_small_images_and_long_texts_are_rejected() -> None:
     model = DualEncoder(words=5, max_length=8)
     with pytest.raises(ValueError, match="at least 32 pixels"):
         model.image_encoder(torch.zeros(1, 3, 31, 64))
@@ -42,7 +44,7 @@ def test_small_images_and_long_texts_are_refused() -> None:
         model.text_encoder(torch.ones(2, 9, dtype=torch.long), torch.zeros(2, 9, dtype=torch.bool))
 
 
-def test_padding_changes_no_text(model: tuple) -> None:
+def test_padding_does_not_change_text_features(model: tuple) -> None:
     encoder, (_, token_ids, padding) = model
     encoder = encoder.text_encoder.eval()
     together = encoder.scales(token_ids, padding)
@@ -52,7 +54,7 @@ def test_padding_changes_no_text(model: tuple) -> None:
         torch.testing.assert_close(in_batch[2:], by_itself)
 
 
-def test_only_finer_scales_see_the_order_of_words(model: tuple) -> None:
+def test_word_scale_ignores_the_order_of_words(model: tuple) -> None:
     encoder, (_, *texts) = model
     words, phrases, sentence = encoder.text_encoder.eval().scales(*texts)
     torch.testing.assert_close(words[0], words[1])
@@ -60,14 +62,14 @@ def test_only_finer_scales_see_the_order_of_words(model: tuple) -> None:
     assert not torch.allclose(sentence[0], sentence[1], atol=1e-4)
 
 
-def test_dropout_acts_in_training_only(model: tuple) -> None:
+def test_dropout_is_active_only_in_training(model: tuple) -> None:
     encoder, (_, *texts) = model
     assert not torch.equal(encoder.text_encoder(*texts), encoder.text_encoder(*texts))
     encoder.eval()
     assert torch.equal(encoder.text_encoder(*texts), encoder.text_encoder(*texts))
 
 
-def test_views_agree_with_the_encoders(model: tuple) -> None:
+def test_views_equal_the_outputs_of_the_encoders(model: tuple) -> None:
     encoder, batch = model
     encoder.eval()
     views = encoder.views(*batch)
@@ -78,8 +80,6 @@ def test_views_agree_with_the_encoders(model: tuple) -> None:
     assert all(map(torch.equal, views.text_scales, encoder.text_encoder.scales(*batch[1:])))
     assert image_features.shape == text_features.shape == (3, 16)
     assert len(views.image_scales) == len(views.text_scales) == 3
-    assert torch.equal(views.image_scales[-1], image_features)
-    assert torch.equal(views.text_scales[-1], text_features)
     assert views.regions.shape == (3, 16, 16)
     assert views.words.shape == views.phrases.shape == (*batch[1].shape, 16)
     torch.testing.assert_close(views.regions.mean(1), views.image_scales[0])
@@ -96,7 +96,7 @@ def test_regions_are_in_reading_order(model: tuple) -> None:
     torch.testing.assert_close(views.regions[:, 3], first_row_last_column)
 
 
-def test_each_view_is_computed_when_first_used_and_only_once(model: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_view_is_computed_once_when_first_used(model: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, (images, token_ids, padding) = model
     encoder.eval()
     calls: list[str] = []
@@ -120,8 +120,8 @@ def test_each_view_is_computed_when_first_used_and_only_once(model: tuple, monke
     assert calls == ["region_map", *["words", "sentence"] * 2]
 
 
-def test_views_sample_what_the_forward_pass_samples(model: tuple) -> None:
-    """A run with a regularizer therefore starts with the same main loss as a run without."""
+def test_views_use_the_same_dropout_as_the_forward_pass(model: tuple) -> None:
+    """A run with a regularizer therefore starts with the same main loss as a run without one."""
     encoder, batch = model
     encoder.train()
     torch.manual_seed(3)
@@ -132,10 +132,10 @@ def test_views_sample_what_the_forward_pass_samples(model: tuple) -> None:
     assert torch.equal(views.text_features, text_features)
 
 
-def test_shortened_views_depend_on_the_seed_and_differ_from_the_complete_ones(model: tuple) -> None:
+def test_shortened_views_depend_on_the_seed_and_differ_from_the_full_ones(model: tuple) -> None:
     encoder, batch = model
     encoder.eval()
-    for name, whole in (("local_features", "image_features"), ("short_text_features", "text_features")):
+    for name, full in (("local_features", "image_features"), ("short_text_features", "text_features")):
         features = []
         for seed in (0, 0, 1):
             torch.manual_seed(seed)
@@ -144,10 +144,10 @@ def test_shortened_views_depend_on_the_seed_and_differ_from_the_complete_ones(mo
         assert features[0].shape == (3, 16)
         assert torch.equal(features[0], features[1])
         assert not torch.allclose(features[0], features[2])
-        assert not torch.allclose(features[0], getattr(views, whole), atol=1e-4)
+        assert not torch.allclose(features[0], getattr(views, full), atol=1e-4)
 
 
-def test_a_shortened_text_keeps_a_run_of_half_its_words(model: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shortened_text_keeps_half_of_its_words_in_a_row(model: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, batch = model
     paddings: list[Tensor] = []
     words = encoder.text_encoder.words
@@ -165,7 +165,7 @@ def test_a_shortened_text_keeps_a_run_of_half_its_words(model: tuple, monkeypatc
     assert first == {0, 1, 2, 3, 4}
 
 
-def test_word_dropout_removes_words_in_training_only(model: tuple) -> None:
+def test_word_dropout_removes_words_only_in_training(model: tuple) -> None:
     encoder, (images, token_ids, padding) = model
     encoder.text_encoder.word_dropout = 0.5
     torch.manual_seed(0)
@@ -180,21 +180,21 @@ def test_word_dropout_removes_words_in_training_only(model: tuple) -> None:
     assert encoder.views(images, token_ids, padding).padding is padding
 
 
-def test_patch_dropout_blanks_patches_in_training_only(model: tuple) -> None:
+def test_patch_dropout_blanks_patches_only_in_training(model: tuple) -> None:
     encoder, (images, *_) = model
     image_encoder = encoder.image_encoder
-    whole = image_encoder(images)
+    expected = image_encoder(images)
     seen: list[Tensor] = []
     image_encoder.down1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     image_encoder.patch_dropout = 0.5
     torch.manual_seed(0)
-    assert not torch.allclose(image_encoder(images), whole)
+    assert not torch.allclose(image_encoder(images), expected)
     assert (seen[0] == 0).all(1).double().mean().item() == pytest.approx(0.5, abs=0.08)  # 768 patches of 4 x 4 pixels
     image_encoder.eval()
-    assert torch.equal(image_encoder(images), whole)
+    assert torch.equal(image_encoder(images), expected)
 
 
-def test_without_a_rate_nothing_is_sampled(model: tuple) -> None:
+def test_without_dropout_no_random_number_is_used(model: tuple) -> None:
     encoder, batch = model
     encoder.text_encoder.dropout.p = 0.0
     state = torch.get_rng_state()

@@ -1,4 +1,4 @@
-"""Which region matches a word: against rendered pixels, against features set by hand, and after a short training."""
+"""Which region matches a word: against rendered pixels, hand-set features, and a short training."""
 
 import random
 from pathlib import Path
@@ -22,21 +22,21 @@ TOKENIZER = WordTokenizer.build([f"a {colour} {shape} left of" for colour in COL
 
 
 class Centred(random.Random):
-    """Samples no jitter: a thing is rendered at the centre of its cell."""
+    """A generator without randomness: each thing is rendered at the centre of its cell."""
 
     def uniform(self, a: float, b: float) -> float:
         return (a + b) / 2
 
 
 def model_with(regions: Tensor, phrases: Tensor) -> DualEncoder:
-    """A model whose regions ``[images or 1, 16, dim]`` and phrases ``[1, words, dim]`` are set by hand."""
+    """A model with the given regions ``[images or 1, 16, dim]`` and phrases ``[1, words, dim]``."""
     model = DualEncoder(len(TOKENIZER), TOKENIZER.max_length)
     model.views = lambda images, *_: SimpleNamespace(regions=regions.expand(len(images), -1, -1), phrases=phrases)
     return model
 
 
 def overlapped(span: tuple[int, int], grid: int) -> Tensor:
-    """Which of ``grid`` equal parts of 64 pixels contain a pixel of the span, both ends included: bool ``[grid]``."""
+    """Which of ``grid`` equal parts of 64 pixels overlap the span, both ends included: bool ``[grid]``."""
     side = 64 // grid
     return torch.tensor([part * side <= span[1] and (part + 1) * side > span[0] for part in range(grid)])
 
@@ -50,7 +50,7 @@ def test_covered_regions_match_the_rendered_pixels(shape: str, size: str, scale:
         ink = pil_to_tensor(render_scene((thing,), Centred(), scale))[0] < 255  # [64, 64]
         rows, columns = (ink.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
         for grid in (1, 2, 4):
-            # A pixel at the edge may be only touched, so the box without its edge is the minimum.
+            # The outline may cover a pixel at the edge only in part, so the box without its edge is the minimum.
             least, most = (
                 overlapped((rows[edge], rows[-1 - edge]), grid)[:, None]
                 & overlapped((columns[edge], columns[-1 - edge]), grid)
@@ -61,7 +61,7 @@ def test_covered_regions_match_the_rendered_pixels(shape: str, size: str, scale:
             assert (regions <= most).all(), f"{place}, {grid} x {grid}"
 
 
-def test_each_word_has_its_highest_score_at_its_region() -> None:
+def test_each_word_scores_highest_at_its_region() -> None:
     generator = torch.Generator().manual_seed(0)
     regions = torch.randn(3, 16, 128, generator=generator)
     indices = torch.randint(16, (5,), generator=generator)
@@ -76,7 +76,7 @@ def test_each_word_has_its_highest_score_at_its_region() -> None:
 
 
 @pytest.mark.parametrize("grid", [1, 2, 4])
-def test_coarser_scores_use_the_mean_of_a_block(grid: int) -> None:
+def test_coarse_grid_uses_the_mean_of_a_block(grid: int) -> None:
     generator = torch.Generator().manual_seed(grid)
     regions = torch.randn(2, 4, 4, 128, generator=generator)
     phrases = torch.randn(1, 2, 128, generator=generator)
@@ -99,20 +99,18 @@ def test_scores_have_no_gradient_and_no_dropout() -> None:
 @pytest.mark.parametrize(
     ("text", "grid", "words"),
     [
-        ("...", 4, "1 to 5 words, not 0"),
         ("a red circle left of a square", 4, "1 to 5 words, not 7"),
         ("a red hexagon", 4, "'hexagon' is not in the training"),
         ("a red circle", 3, "grid must be 1, 2 or 4"),
     ],
 )
-def test_bad_texts_and_grids_are_refused(text: str, grid: int, words: str) -> None:
+def test_invalid_texts_and_grids_are_rejected(text: str, grid: int, words: str) -> None:
     model = DualEncoder(len(TOKENIZER), TOKENIZER.max_length)
     with pytest.raises(ValueError, match=words):
         region_scores(model, TOKENIZER, torch.zeros(1, 3, 64, 64), text, grid)
 
 
 def rendered(folder: Path, scenes: list[Scene]) -> ImageTextDataset:
-    """A dataset of these scenes."""
     paths = [folder / f"{number}.png" for number in range(len(scenes))]
     for path, scene in zip(paths, scenes, strict=True):
         render_scene(scene, Centred()).save(path)
@@ -128,7 +126,7 @@ def test_pointing_accuracy_by_hand(tmp_path: Path) -> None:
     scenes = [
         (Thing("circle", "red", "small", "top left"), Thing("star", "blue", "large", "middle")),
         (Thing("circle", "red", "small", "bottom right"), Thing("square", "red", "small", "left")),
-        (Thing("cross", "pink", "small", "top left"), Thing("cross", "pink", "large", "left")),  # not unique
+        (Thing("cross", "pink", "small", "top left"), Thing("cross", "pink", "large", "left")),  # the same phrase
     ]
     things = [thing for scene in scenes[:2] for thing in scene]
     result = pointing_accuracy(model, TOKENIZER, rendered(tmp_path, scenes), scenes)
@@ -136,16 +134,14 @@ def test_pointing_accuracy_by_hand(tmp_path: Path) -> None:
     assert result == {"accuracy": 25.0, "chance": pytest.approx(100 * share), "things": 4}
 
 
-def test_scenes_without_a_unique_thing_are_refused(tmp_path: Path) -> None:
+def test_scenes_without_a_unique_thing_are_rejected(tmp_path: Path) -> None:
     twins = (Thing("cross", "pink", "small", "top"), Thing("cross", "pink", "large", "left"))
     model = DualEncoder(len(TOKENIZER), TOKENIZER.max_length)
     with pytest.raises(ValueError, match="no thing can be asked for"):
         pointing_accuracy(model, TOKENIZER, rendered(tmp_path, [twins]), [twins])
-    with pytest.raises(ValueError, match="1 images and 2 scenes"):
-        pointing_accuracy(model, TOKENIZER, rendered(tmp_path, [twins]), [twins, twins])
 
 
-def test_a_trained_model_points_right_and_an_untrained_one_by_chance(tmp_path: Path) -> None:
+def test_only_a_trained_model_points_better_than_chance(tmp_path: Path) -> None:
     write_scenes(tmp_path / "scenes", {"train": 1500, "val": 64, "test": 300})
     recipe = training.Recipe(epochs=6, batch_size=48, regularizers=("token_wise:2",))
     training.train(tmp_path / "scenes", tmp_path / "run", recipe, cache=tmp_path / "cache")

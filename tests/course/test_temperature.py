@@ -1,10 +1,10 @@
+"""Schedules: their temperatures over the course of training, and the texts that describe them."""
+
 import math
 
 import pytest
 import torch
 
-from helpers.encoders import DualEncoder
-from helpers.optimizers import make_optimizers
 from helpers.temperature import LearnedTemperature, WarmUp, parse_schedule
 
 SHAPES = {
@@ -18,12 +18,12 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("text", SHAPES)
-def test_temperatures_at_five_moments(text: str) -> None:
+def test_schedule_at_five_moments_of_training(text: str) -> None:
     schedule = parse_schedule(text)
     assert [schedule(k / 4) for k in range(5)] == pytest.approx(SHAPES[text])
 
 
-def test_the_learned_temperature_has_a_gradient() -> None:
+def test_learned_temperature_has_a_gradient() -> None:
     schedule = parse_schedule("learned:0.1")
     assert schedule(0.3).item() == pytest.approx(0.1)
     assert parse_schedule("learned")(0).item() == pytest.approx(0.07)
@@ -31,27 +31,14 @@ def test_the_learned_temperature_has_a_gradient() -> None:
     assert float(schedule.log_logit_scale.grad) == pytest.approx(-0.1)  # d exp(-x) / dx = -exp(-x)
 
 
-def test_a_warm_up_is_linear_and_then_constant() -> None:
+def test_warm_up_is_linear_and_then_constant() -> None:
     schedule = parse_schedule("warmup:0.2:0.05:0.1")
     assert schedule == WarmUp(0.2, 0.05, 0.1)
     temperatures = {0.0: 0.2, 0.02: 0.17, 0.05: 0.125, 0.1: 0.05, 0.100001: 0.05, 1.0: 0.05}
     assert [schedule(progress) for progress in temperatures] == pytest.approx(list(temperatures.values()))
 
 
-def test_the_learned_temperature_gets_no_weight_decay() -> None:
-    schedule = LearnedTemperature(0.05)
-    model = DualEncoder(words=20, max_length=8, dim=16)
-    optimizers = make_optimizers(model, schedule)
-    before = schedule.log_logit_scale.item(), model.text_encoder.embedding.weight.norm().item()
-    for parameter in (schedule.log_logit_scale, *model.parameters()):
-        parameter.grad = torch.zeros_like(parameter)
-    for optimizer in optimizers:
-        optimizer.step()
-    assert schedule.log_logit_scale.item() == before[0]  # no gradient, no change
-    assert model.text_encoder.embedding.weight.norm().item() < before[1]  # weight decay shrinks it
-
-
-def test_the_clamp_limits_both_ends_and_keeps_the_gradient() -> None:
+def test_clamp_limits_both_ends_and_keeps_the_gradient() -> None:
     schedule = LearnedTemperature()
     for value, clamped in ((9.0, 0.01), (-3.0, 1.0)):
         with torch.no_grad():
@@ -67,22 +54,14 @@ def test_the_clamp_limits_both_ends_and_keeps_the_gradient() -> None:
     ("text", "message"),
     [
         ("cosin:0.1:0.05", "did you mean cosine:FROM:TO"),
-        ("Linear:0.1:0.05", "did you mean linear:FROM:TO"),
         ("warm-up:0.1:0.05:0.2", "did you mean warmup:FROM:TO:SHARE"),
-        *[
-            (text, r"write one of 0.07, linear:FROM:TO, .*learned\[:START\]")
-            for text in ("xyz", "", "0", "-1", "nan", "inf")
-        ],
-        *[(text, "write one of 0.07, linear") for text in ("0.07:0.1", "constant:0.07")],
-        *[
-            (f"linear:{rest}", "write linear:FROM:TO")
-            for rest in ("0.1", "0.1:0.2:0.3", "a:b", "0.1:nan", "0.1:0", ":")
-        ],
-        *[(f"learned:{rest}", r"write learned\[:START\]") for rest in ("", "x", "0.1:0.2")],
+        *[(text, r"write one of 0.07, linear:FROM:TO, .*learned\[:START\]") for text in ("", "0", "nan", "0.07:0.1")],
+        *[(f"linear:{numbers}", "write linear:FROM:TO") for numbers in ("0.1", "0.1:0.2:0.3", "a:b", "0.1:0")],
+        *[(f"learned:{numbers}", r"write learned\[:START\]") for numbers in ("", "0.1:0.2")],
         ("learned:0.001", "starts between 0.01 and 1, got 0.001"),
         ("warmup:0.1:0.05:1.5", "share of training between 0 and 1, got 1.5"),
     ],
 )
-def test_a_text_that_is_not_a_schedule_is_rejected(text: str, message: str) -> None:
+def test_invalid_schedule_text_is_rejected(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_schedule(text)
