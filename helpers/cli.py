@@ -122,8 +122,6 @@ def run_search(options: argparse.Namespace) -> None:
 
 def run_experiment_command(options: argparse.Namespace) -> None:
     arms = read_arms(options.arms, options.epochs)
-    if options.seeds < 2:
-        raise InputError(f"--seeds must be 2 or more, or there is no interval, not {options.seeds}")
     runs = options.runs or options.out.with_suffix("")
     result = run_experiment(options.data, arms, runs, range(options.seeds), options.jobs, options.cache)
     with atomic_file(options.out) as file:

@@ -113,7 +113,7 @@ class BatchLoss(nn.Module):
         loss_function = local_contrastive_loss if dist.is_initialized() else contrastive_loss
         images = batch["images"].to(device, memory_format=torch.channels_last)  # [batch, 3, height, width]
         all_texts = [batch, *batch.get("further_texts", ())]
-        parts = dict.fromkeys(("loss", *self.weights), torch.zeros((), device=device))
+        parts = dict.fromkeys(("loss", *self.weights), torch.zeros((), device=device))  # one tensor, so no += below
         views = None
         with in_bfloat16(device):
             for texts in all_texts:

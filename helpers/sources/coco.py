@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers.files import DATA as DATA
 from helpers.files import InputError, read_json
 
 OFFICIAL = re.compile(r"(train|val|test)(2014|2017)")  # the names of COCO's own splits

@@ -16,6 +16,7 @@ photographs therefore get the same splits in every layout.
 import csv
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -80,7 +81,11 @@ def open_pairs(path: Path | str) -> Pairs:
         if rows[0][2] is None:
             note += ", chosen by file name (a tenth val, a tenth test, the rest train)"
     by_split = {split: by_split[split] for split in dict.fromkeys([*SPLITS, *by_split]) if split in by_split}
-    missing = [one.path for records in by_split.values() for one in records if not one.path.is_file()]
+    paths = [record.path for records in by_split.values() for record in records]
+    twice = [path for path, count in Counter(paths).items() if count > 1]
+    if twice:  # perhaps in train and in test, where it would make a model look better than it is
+        raise InputError(f"{folder}: {listed(path.name for path in twice)} listed twice; give each image one entry")
+    missing = [path for path in paths if not path.is_file()]
     if missing:
         files = counted(len(missing), "image file")
         raise InputError(f"{folder}: {files} missing, first {missing[0]}; copy the files, or remove their captions")

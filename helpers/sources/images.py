@@ -46,8 +46,10 @@ def read_rgb(path: Path, side: int | None) -> Image.Image:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert any of Pillow's modes to RGB."""
+    if image.mode == "F" or (image.mode == "I" and not 0 <= min(image.getextrema()) <= max(image.getextrema()) < 2**16):
+        raise ValueError("its pixels are not whole numbers of 8 or 16 bits")
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip every value above 255 to white
-        image = Image.fromarray(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8))
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         colours = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")

@@ -14,9 +14,9 @@ from helpers.augmentation import (
     sample_box,
     says_side,
 )
-from helpers.files import InputError
+from helpers.files import DATA, InputError
 from helpers.scenes.render import fits, read_truth
-from helpers.sources.coco import DATA, read_captions
+from helpers.sources.coco import read_captions
 
 SIDES = {  # captions, and the same captions with left and right exchanged
     "a red circle left of a blue square": "a red circle right of a blue square",

@@ -96,6 +96,13 @@ def test_a_file_that_is_not_an_image_is_refused(tmp_path: Path, name: str, conte
         read_image(tmp_path / "gone.jpg")
 
 
+@pytest.mark.parametrize(("mode", "value"), [("I", 2**20), ("I", -5), ("F", 0.5)])
+def test_pixels_without_a_meaning_are_refused(tmp_path: Path, mode: str, value: float) -> None:
+    Image.new(mode, (4, 4), value).save(tmp_path / "depth.tiff")
+    with pytest.raises(InputError, match="not whole numbers of 8 or 16 bits"):
+        read_image(tmp_path / "depth.tiff")
+
+
 def test_an_image_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
     Image.new("1", (10_000, 10_000)).save(tmp_path / "huge.png")
     with pytest.raises(InputError, match="huge.png .*exceeds limit"):

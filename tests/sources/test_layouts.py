@@ -233,6 +233,17 @@ def test_a_mistake_has_a_message_of_one_sentence(
     assert "\n" not in str(error.value)
 
 
+def test_an_image_in_train_and_in_test_is_refused(tmp_path: Path, made: Set) -> None:
+    WRITERS[COCO](tmp_path, made)
+    train, test = (
+        json.loads((tmp_path / f"annotations/captions_{split}.json").read_text()) for split in ("train", "test")
+    )
+    test["images"][0]["file_name"] = name = train["images"][0]["file_name"]
+    (tmp_path / "annotations/captions_test.json").write_text(json.dumps(test))
+    with pytest.raises(InputError, match=f"{name} listed twice"):
+        open_pairs(tmp_path)
+
+
 def test_a_folder_without_pairs(tmp_path: Path) -> None:
     for read in (open_pairs, lambda path: read_annotations(path, "train")):
         with pytest.raises(InputError, match="there is no folder .*nowhere"):

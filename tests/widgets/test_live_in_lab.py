@@ -36,7 +36,7 @@ def slider(page: Page) -> Locator:
 
 
 def wait_for_steps(page: Page, more: int) -> int:
-    """Wait until the page has drawn so many steps more; returns how many it shows then."""
+    """Wait until the page shows ``more`` steps than now, and return how many it shows."""
     shown = page.locator(".live-training .done")
     wanted = int(shown.get_attribute("data-step")) + more
     page.wait_for_function(
