@@ -33,17 +33,13 @@ def exchange_sides(caption: str) -> str:
     """Exchange left and right in a caption, in English and Chinese; twice gives the caption back.
 
     Right for sides, as in scenes; wrong where "left" is a verb or "right" means correct. 左右, "about", stays.
-
     >>> exchange_sides("a red circle left of a blue square at the top right")
     'a red circle right of a blue square at the top left'
     """
 
     def other_side(match: re.Match) -> str:
-        word = match[0]
-        exchanged = OTHER_SIDE.get(word.lower(), word)
-        if word.isupper():
-            return exchanged.upper()
-        return exchanged.title() if word.istitle() else exchanged
+        exchanged = OTHER_SIDE.get(match[0].lower(), match[0])
+        return exchanged.upper() if match[0].isupper() else exchanged.title() if match[0].istitle() else exchanged
 
     return SIDE.sub(other_side, caption)
 
@@ -52,8 +48,7 @@ def sample_box(generator: random.Random, height: int, width: int, least_share: f
     """Sample a box for a random resized crop: top, left, height and width in pixels.
 
     Its share of the area is uniform from ``least_share`` to 1, its shape relative to the image log-uniform from 3:4 to
-    4:3 as far as it fits, its position uniform. Source: Szegedy et al., 2015, "Going Deeper with Convolutions", section
-    6, where a box that does not fit is sampled again.
+    4:3 as far as it fits, its position uniform. Source: Szegedy et al., 2015, "Going Deeper with Convolutions", sec. 6.
     """
     share = generator.uniform(least_share, 1)
     narrowest = max(NARROWEST, share)  # a narrower box with this area would be higher than the image
@@ -107,7 +102,7 @@ def parse_augmentation(texts: Sequence[str]) -> Augmentation | None:
         name, _, value = text.partition(":")
         if name not in ("flip", "crop") or name in chosen:
             raise InputError(
-                f"cannot use the augmentation {text!r}; write flip, flip:exchange, crop or crop:SHARE, once"
+                f"cannot use the augmentation {text!r}; write flip, flip:exchange or crop:SHARE, once each"
             )
         try:
             chosen[name] = (value or "skip") if name == "flip" else float(value or LEAST_SHARE)

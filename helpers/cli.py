@@ -13,8 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from helpers.evaluation import unknown_words
-from helpers.experiments import page, run_experiment
+from helpers.experiments import run_experiment, summary
 from helpers.files import InputError, atomic_file, read_text
 from helpers.report import evaluate_split, search_images, table
 from helpers.runs import find_checkpoint, load_checkpoint, restore_model
@@ -23,14 +22,12 @@ from helpers.scenes import EASY, HARD, SPLITS, write_scenes
 from helpers.sources.coco_download import download_coco
 from helpers.sources.emoji import ATTRIBUTION, write_emoji
 from helpers.sources.photographs import look, prepare_photographs
+from helpers.text import split_words
 from helpers.training import Recipe, train
 
 
 class CommandLine(argparse.ArgumentParser):
     """An argument parser whose errors are one sentence; for an unknown option it names the nearest one."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, **settings)
 
     def parse_known_args(self, *given: Any) -> tuple[argparse.Namespace, list[str]]:
         options, unknown = super().parse_known_args(*given)
@@ -44,6 +41,14 @@ class CommandLine(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
+KINDS = {  # how argparse reads an option, by the type of the recipe's field
+    tuple[str, ...]: {"action": "append", "metavar": "NAME"},
+    tuple[int, ...]: {"type": int, "nargs": "+", "metavar": "N"},
+    str: {"metavar": "TEXT"},
+    int: {"type": int, "metavar": "N"},
+}
+
+
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     """Add one option per field of :class:`helpers.training.Recipe`; an option that takes a NAME can be repeated."""
     types = typing.get_type_hints(Recipe)
@@ -52,14 +57,7 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
         shown = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
         default = "" if field.default in (None, ()) else f" (default {shown})"
         settings = {"dest": field.name, "default": argparse.SUPPRESS, "help": field.metadata["help"] + default}
-        if types[field.name] == tuple[str, ...]:
-            parser.add_argument(flag, action="append", metavar="NAME", **settings)
-        elif types[field.name] == tuple[int, ...]:
-            parser.add_argument(flag, type=int, nargs="+", metavar="N", **settings)
-        elif types[field.name] is str:
-            parser.add_argument(flag, metavar="TEXT", **settings)
-        else:
-            parser.add_argument(flag, type=int if types[field.name] is int else float, metavar="N", **settings)
+        parser.add_argument(flag, **settings, **KINDS.get(types[field.name], {"type": float, "metavar": "N"}))
 
 
 def recipe_from(options: argparse.Namespace, **length: float) -> Recipe:
@@ -73,7 +71,7 @@ def read_arms(path: Path, epochs: float) -> dict[str, Recipe]:
     arms: dict[str, Recipe] = {}
     for line in filter(str.strip, read_text(path).splitlines()):
         name, _, options = (part.strip() for part in line.partition(":"))
-        parser = CommandLine(prog=f"{path}, arm {name!r}", add_help=False)
+        parser = CommandLine(prog=f"{path}, arm {name!r}", add_help=False, allow_abbrev=False)
         add_recipe_options(parser)
         if not name or name in arms or not all(letter.isalnum() or letter in " -_.," for letter in name):
             raise InputError(f"{path}: each arm needs a different name, of letters, digits, spaces and -_.,: {name!r}")
@@ -105,16 +103,14 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
-    checkpoint = load_checkpoint(find_checkpoint(options.run))
-    result = evaluate_split(checkpoint, options.data, options.split, options.folds)
-    print(table(result))
-    print(json.dumps(result))
+    result = evaluate_split(load_checkpoint(find_checkpoint(options.run)), options.data, options.split)
+    print(table(result), json.dumps(result), sep="\n")
 
 
 def run_search(options: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(find_checkpoint(options.run))
-    unknown = unknown_words(restore_model(checkpoint)[1], options.query)
-    if unknown:
+    known = restore_model(checkpoint)[1].id_of
+    if unknown := [word for word in split_words(options.query) if word not in known]:
         print(f"words that the model does not know: {', '.join(unknown)}", file=sys.stderr)
     for path, score in search_images(checkpoint, options.data, options.split, options.query, options.top):
         print(f"{score:7.3f}  {path}")
@@ -123,12 +119,10 @@ def run_search(options: argparse.Namespace) -> None:
 def run_experiment_command(options: argparse.Namespace) -> None:
     arms = read_arms(options.arms, options.epochs)
     runs = options.runs or options.out.with_suffix("")
-    result = run_experiment(options.data, arms, runs, range(options.seeds), options.jobs, options.cache)
+    result = run_experiment(options.data, arms, runs, range(options.seeds), options.jobs)
     with atomic_file(options.out) as file:
         file.write(json.dumps(result, indent=1).encode())
-    with atomic_file(options.out.with_suffix(".md")) as file:
-        file.write(page(result).encode())
-    print(f"wrote {options.out} and {options.out.with_suffix('.md')}")
+    print(summary(result))
 
 
 def run_scenes(options: argparse.Namespace) -> None:
@@ -143,13 +137,11 @@ def run_emoji(options: argparse.Namespace) -> None:
 
 def make_parser() -> CommandLine:
     """The parser of all commands; ``options.handler`` carries out the one that was chosen."""
-    parser = CommandLine(
-        prog="python -m helpers", description="Train, evaluate and search image-text models, and prepare their data."
-    )
+    parser = CommandLine("python -m helpers", description="Train, evaluate and search models, and prepare their data.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, explanation: str, handler: Callable[[argparse.Namespace], None]) -> CommandLine:
-        added = commands.add_parser(name, help=explanation, description=explanation)
+        added = commands.add_parser(name, help=explanation, description=explanation, allow_abbrev=False)
         added.set_defaults(handler=handler)
         return added
 
@@ -157,12 +149,8 @@ def make_parser() -> CommandLine:
     added.add_argument("--data", type=Path, required=True, help="a folder of pairs, in any layout the course knows")
     added.add_argument("--out", type=Path, required=True, help="the run's folder, for checkpoints and log")
     add_recipe_options(added)
-    added.add_argument(
-        "--resume", action="store_true", help="continue the run in --out; with --epochs it ends with identical weights"
-    )
-    added.add_argument(
-        "--device", default="cpu", help="cpu (default), cuda or cuda:N; torchrun starts several processes"
-    )
+    added.add_argument("--resume", action="store_true", help="continue the run in --out; with --epochs, bit-equal")
+    added.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N; with torchrun one GPU each")
     added.add_argument("--workers", type=int, default=0, metavar="N", help="processes that prepare batches (default 0)")
     added.add_argument("--cache", type=Path, help="where decoded images are kept (default data/cache)")
 
@@ -174,22 +162,17 @@ def make_parser() -> CommandLine:
         added.add_argument("--run", type=Path, required=True, help="a run's folder, or a .pt file")
         added.add_argument("--data", type=Path, required=True, help="a folder of pairs")
         added.add_argument("--split", default="test", help="the split to look at (default test)")
-        if name == "search":
-            added.add_argument("query", help="what to search for, in quotes")
-            added.add_argument("--top", type=int, default=5, metavar="N", help="how many images (default 5)")
-        else:
-            added.add_argument("--folds", type=int, metavar="N", help="also the mean over N parts (COCO 1k: 5)")
+    added.add_argument("query", help="what to search for, in quotes")
+    added.add_argument("--top", type=int, default=5, metavar="N", help="how many images (default 5)")
 
     added = command("experiment", "train several arms over paired seeds and compare them", run_experiment_command)
     added.add_argument("--data", type=Path, required=True, help="scenes, with their minimal pairs")
     added.add_argument("--arms", type=Path, required=True, help="a text file, one arm per line: NAME: OPTIONS of train")
-    added.add_argument("--out", type=Path, required=True, help="the JSON file to write, with a table next to it in .md")
+    added.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     added.add_argument("--runs", type=Path, help="the folder of the runs (default: --out without its ending)")
     added.add_argument("--epochs", type=float, default=5.0, metavar="N", help="for arms that do not say (default 5)")
     added.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1 for each arm (default 5)")
     added.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at once, one thread each (default 2)")
-    added.add_argument("--cache", type=Path, help="where decoded images are kept (default data/cache)")
-
     add_pair_commands(command)
     return parser
 
@@ -215,13 +198,9 @@ def add_pair_commands(command: Callable[..., CommandLine]) -> None:
     added.add_argument("--seed", type=int, default=0, help="a different seed gives different scenes (default 0)")
     for split, count in SPLITS.items():
         added.add_argument(f"--{split}", type=int, default=count, metavar="N", help=f"scenes in {split} ({count})")
-    added.add_argument(
-        "--hard", action="store_true", help="crowded scenes of small things, with unseen colour-shape pairs at test"
-    )
-    added.add_argument(
-        "--duplicates", type=float, default=0.0, metavar="SHARE", help="training images that repeat another"
-    )
-    added.add_argument("--wrong", type=float, default=0.0, metavar="SHARE", help="training captions that are not true")
+    added.add_argument("--hard", action="store_true", help="crowded scenes of small things, some unseen in training")
+    added.add_argument("--duplicates", type=float, default=0.0, metavar="SHARE", help="repeated training images")
+    added.add_argument("--wrong", type=float, default=0.0, metavar="SHARE", help="untrue training captions")
 
     added = command("emoji", "render the emoji with their names in English and Chinese", run_emoji)
     added.add_argument("--out", type=Path, required=True, help="the folder to write")

@@ -40,7 +40,6 @@ class ImageTextDataset(Dataset):
     ``dataset[i]`` is ``{"image": float [3, size, size], "text": str, "image_id": int}``: RGB, resized to a square of
     ``image_size`` pixels, normalised with ImageNet's mean and standard deviation. Rows with the same image file have
     the same ``image_id``. With ``captions_per_image`` of 2 or more, ``further_texts`` has the further sampled captions.
-
     Everything random (which caption, which crop or flip, which image size) depends on the seed, the epoch and the row,
     so it is the same with any number of workers. Call :meth:`set_epoch` before each epoch.
     """
@@ -54,17 +53,10 @@ class ImageTextDataset(Dataset):
         augment: Augmentation | None = None,
         captions_per_image: int = 1,
     ) -> None:
-        """
-        Args:
-            image_paths: one file per image.
-            texts: for each image its caption, or the list of its captions.
-            image_size: side of the square in pixels. With several sizes, each batch has one of them.
-            seed: fixes everything random.
-            augment: how a pair may be changed in each epoch.
-            captions_per_image: how many different captions of its image an item has; see :meth:`sample_captions`.
+        """``texts`` has for each image its caption, or the list of its captions.
 
-        Raises:
-            InputError: if the lengths differ, a file is missing, a caption is empty, or the lists are empty.
+        With several image sizes, each batch has one of them. ``augment`` changes pairs in each epoch. An
+        ``InputError`` is raised if the lengths differ, a file is missing, a caption is empty, or there are no pairs.
         """
         self.image_sizes = (image_size,) if isinstance(image_size, int) else tuple(image_size)
         if not self.image_sizes or not all(isinstance(size, int) and size >= 1 for size in self.image_sizes):
@@ -95,12 +87,10 @@ class ImageTextDataset(Dataset):
 
     def __getitems__(self, rows: Sequence[int]) -> list[dict]:
         """The items of a batch, made together. The DataLoader calls this method; it is faster than item by item."""
-        batch = self.batch(rows)
-        items = []
-        for image, (text, *further), image_id in zip(*batch.values(), strict=True):
-            item = {"image": image, "text": text, "image_id": image_id}
-            items.append(item | {"further_texts": further} if further else item)
-        return items
+        return [
+            {"image": image, "text": text, "image_id": image_id} | ({"further_texts": further} if further else {})
+            for image, (text, *further), image_id in zip(*self.batch(rows).values(), strict=True)
+        ]
 
     def batch(self, rows: Sequence[int]) -> dict:
         """``{"images": float [batch, 3, size, size], "texts": for each row its captions, "image_ids": list[int]}``."""
@@ -184,9 +174,8 @@ def check_pairs(image_paths: Sequence[Path | str], texts: Sequence[str | Sequenc
 class Collate:
     """Turn items of the dataset into a batch: images stacked, texts tokenized.
 
-    A batch is ``{"images": [B, 3, H, W], "token_ids": [B, L], "padding": bool [B, L], "texts", "image_ids": [B]}``.
-    Where items have further texts, ``further_texts`` has one ``{"token_ids", "padding", "texts"}`` for the second
-    caption of every image, one for the third, and so on.
+    A batch is ``{"images": [B, 3, H, W], "token_ids": [B, L], "padding": bool [B, L], "texts", "image_ids": [B]}``. For
+    further texts, ``further_texts`` has ``{"token_ids", "padding", "texts"}`` of the second captions, of the third, ...
     """
 
     def __init__(self, tokenizer: WordTokenizer) -> None:
@@ -211,10 +200,9 @@ class EpochBatches(Sampler[list[int]]):
     """Batches of row numbers, shuffled for each epoch from the seed and the epoch alone.
 
     Rows left over at the end of an epoch are dropped, so that every batch has the same number of negatives. A set
-    smaller than one batch makes one batch of all its rows.
-
-    Where rows share images, two captions of one image may be in one batch, and each is then a false negative of the
-    other's image. With ``image_ids``, they never are. With several ``ranks``, each batch is this rank's part of it.
+    smaller than one batch makes one batch of all its rows. Where rows share images, two captions of one image may be in
+    one batch, each a false negative of the other's image; with ``image_ids``, the image of each row, they never are.
+    ``batch_size`` counts the rows of all ``ranks``, the processes that share a batch; each gets its own part.
     """
 
     def __init__(
@@ -226,25 +214,11 @@ class EpochBatches(Sampler[list[int]]):
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        """
-        Args:
-            rows: how many there are.
-            batch_size: rows per batch, of all ranks together.
-            seed: fixes the order.
-            image_ids: the image of each row; no batch then has two rows of one image.
-            rank, ranks: which of how many processes this is.
-
-        Raises:
-            InputError: if there are fewer different images than a batch needs, or the ranks cannot share a batch.
-        """
         self.rows, self.seed, self.image_ids, self.rank, self.ranks = rows, seed, image_ids, rank, ranks
         self.batch_size = min(batch_size, rows)
         rank_slice(range(self.batch_size), rank, ranks)
-        if image_ids is not None and len(set(image_ids)) < self.batch_size:
-            raise InputError(
-                f"a batch of {self.batch_size} rows of different images needs as many images, but there are only "
-                f"{len(set(image_ids))}; choose a smaller batch size"
-            )
+        if image_ids is not None and (images := len(set(image_ids))) < self.batch_size:
+            raise InputError(f"there are only {images} different images; choose a batch size of {images} or less")
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:

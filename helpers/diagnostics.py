@@ -15,7 +15,6 @@ def gradient_shares(similarities: Tensor, temperature: float | Tensor) -> Tensor
     low temperature the hardest negative has 1, at a high one all have the same. Similarities and shares are
     ``[image, text]``, with the matches on the diagonal; a mask sets pairs to -inf. A row of shares sums to 1, or to 0
     without any negative. For text to image, pass ``similarities.T``.
-
     Source: Wang and Liu, 2021, "Understanding the Behaviour of Contrastive Loss", the relative penalty of section 3.
     """
     check_similarities(similarities)
@@ -40,9 +39,7 @@ def alignment(image_features: Tensor, text_features: Tensor) -> Tensor:
 
     It is 0 if each image lies on its text, 2 at right angles and 4 for opposite points. It is also 0 if all features
     have collapsed to one point, so read it together with :func:`uniformity`.
-
-    Source: Wang and Isola, 2020, "Understanding Contrastive Representation Learning through Alignment and Uniformity on
-    the Hypersphere", section 4.1 (alpha = 2).
+    Source: Wang and Isola, 2020, "... Alignment and Uniformity on the Hypersphere", section 4.1 (alpha = 2).
     """
     check_features(image_features, text_features)
     return (directions(image_features) - directions(text_features)).square().sum(1).mean()
@@ -53,7 +50,6 @@ def uniformity(features: Tensor) -> Tensor:
 
     The mean is over all pairs of different rows. The more even, the lower: 0 if all features are equal (or there is
     only one), -4 if all are at right angles to each other, -8 for two opposite points.
-
     Source: Wang and Isola, 2020, section 4.1 (t = 2).
     """
     check_side("features", features)
@@ -68,9 +64,7 @@ def modality_gap(image_features: Tensor, text_features: Tensor) -> Tensor:
 
     It is from 0 to 2; 2 means all images at one point and all texts at the opposite one. Sets with the same centre but
     different shapes have no such gap, but a :func:`distribution_gap`. The numbers of images and texts may differ.
-
-    Source: Liang et al., 2022, "Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive Representation
-    Learning", section 4.2.
+    Source: Liang et al., 2022, "Mind the Gap", section 4.2.
     """
     check_features(image_features, text_features, pairs=False)
     return torch.linalg.vector_norm(directions(image_features).mean(0) - directions(text_features).mean(0))
@@ -82,7 +76,6 @@ def distribution_gap(image_features: Tensor, text_features: Tensor) -> Tensor:
     It is twice the mean distance between images and texts, minus the mean distance between images and the mean distance
     between texts, each over all pairs of rows, equal rows included. It is 0 exactly if both sets are the same points,
     in any order, and 4 for two opposite points. The numbers of images and texts may differ.
-
     Source: Székely and Rizzo, 2013, "Energy statistics: A class of statistics based on distances".
     """
     check_features(image_features, text_features, pairs=False)
@@ -95,7 +88,6 @@ def effective_rank(features: Tensor) -> Tensor:
 
     It is 1 if all features lie on one line and ``min(batch, dim)`` if all directions are used equally. The mean is not
     subtracted, so a direction that all features share counts as one.
-
     Source: Roy and Vetterli, 2007, "The effective rank: a measure of effective dimensionality", definition 1.
     """
     check_side("features", features)

@@ -1,6 +1,6 @@
 """Retrieval metrics: how often an image finds one of its captions, and a caption its image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +10,13 @@ from helpers.data import ImageTextDataset, captions_by_image
 from helpers.encoders import DualEncoder
 from helpers.files import InputError
 from helpers.scenes import Scene, ceiling, fit_matrix, truth_oracle
-from helpers.text import WordTokenizer, split_words
+from helpers.text import WordTokenizer
 
 DIRECTIONS = ("image_to_text", "text_to_image")
 BATCH = 256  # images or texts that are encoded at a time
 CONFIDENCE = 0.95
+
+Metrics = dict[str, dict[str, float]]  # for each direction, numbers by name
 
 
 @torch.no_grad()
@@ -42,27 +44,6 @@ def encode_texts(model: DualEncoder, tokenizer: WordTokenizer, texts: Sequence[s
     return F.normalize(torch.cat(features), dim=1)
 
 
-def unknown_words(tokenizer: WordTokenizer, text: str) -> list[str]:
-    """The different words of a text that are not in the vocabulary, in order."""
-    return [word for word in dict.fromkeys(split_words(text)) if word not in tokenizer.id_of]
-
-
-def encode_classes(model: DualEncoder, tokenizer: WordTokenizer, prompts: Mapping[str, Sequence[str]]) -> Tensor:
-    """Encode classes by their prompts: L2-normalised features ``[classes, dim]``.
-
-    The feature of a class is the mean of the features of its prompts, normalised again. A model classifies an image as
-    the class with the highest cosine similarity, without having been trained on the classes ("zero-shot").
-
-    Source: prompt ensembling in Radford et al., 2021, "Learning Transferable Visual Models From Natural Language
-    Supervision" (CLIP), section 3.1.4.
-    """
-    for name, sentences in prompts.items():
-        if isinstance(sentences, str) or not any(word in tokenizer.id_of for word in split_words(" ".join(sentences))):
-            raise InputError(f"the class {name!r} needs a list of prompts with known words, not {sentences!r}")
-    means = [encode_texts(model, tokenizer, list(sentences)).mean(0) for sentences in prompts.values()]
-    return F.normalize(torch.stack(means), dim=1)
-
-
 def percent(hits: Tensor) -> float:
     """The mean of a tensor of bools or shares, in percent."""
     return 100 * hits.double().mean().item()
@@ -80,13 +61,8 @@ def retrieval_ranks(similarity: Tensor, image_of_caption: Tensor) -> dict[str, T
 
     From image to text every caption of the image is right, and its best caption counts. A wrong answer with the same
     score as the right one is ranked before it, so a model that gives the same score to everything gets nothing right.
-
-    Args:
-        similarity: ``[images, captions]``.
-        image_of_caption: int64 ``[captions]``, the row of each caption's image.
-
-    Returns:
-        ``{"image_to_text": [images], "text_to_image": [captions]}``, int64.
+    ``similarity`` is ``[images, captions]``; ``image_of_caption``, int64 ``[captions]``, is the row of each caption's
+    image. Returns int64 ``{"image_to_text": [images], "text_to_image": [captions]}``.
     """
     images, captions = similarity.shape
     rows = torch.arange(images)
@@ -100,7 +76,7 @@ def retrieval_ranks(similarity: Tensor, image_of_caption: Tensor) -> dict[str, T
     }
 
 
-def retrieval_metrics(similarity: Tensor, image_of_caption: Tensor) -> dict[str, dict[str, float]]:
+def retrieval_metrics(similarity: Tensor, image_of_caption: Tensor) -> Metrics:
     """R@1, R@5, R@10 in percent, median and mean rank, and the R@1 of chance, in both directions.
 
     Args as in :func:`retrieval_ranks`.
@@ -121,16 +97,14 @@ def retrieval_metrics(similarity: Tensor, image_of_caption: Tensor) -> dict[str,
 
 def evaluate(
     model: DualEncoder, tokenizer: WordTokenizer, dataset: ImageTextDataset, captions: Sequence[Sequence[str]]
-) -> dict[str, dict[str, float]]:
+) -> Metrics:
     """:func:`retrieval_metrics` of a model over the images of a dataset and all their captions."""
     texts, image_of_caption = captions_by_image(captions)
     similarity = encode_images(model, dataset) @ encode_texts(model, tokenizer, texts).T  # [images, captions]
     return retrieval_metrics(similarity, image_of_caption)
 
 
-def metrics_in_folds(
-    image_features: Tensor, text_features: Tensor, image_of_caption: Tensor, folds: int
-) -> dict[str, dict[str, float]]:
+def metrics_in_folds(image_features: Tensor, text_features: Tensor, image_of_caption: Tensor, folds: int) -> Metrics:
     """The mean of :func:`retrieval_metrics` over equal parts of the images, each searched by itself.
 
     A smaller gallery is an easier search, so a recall needs its gallery size. "COCO 1k" is the mean over five folds of
@@ -159,14 +133,8 @@ def intervals(
 
     Images are resampled with replacement, each with all of its captions. The captions of an image succeed or fail
     together, so resampling single captions would give intervals that are too narrow. The candidates stay the same: the
-    interval covers other queries, but neither other candidates nor another training run.
-
-    Args:
-        ranks: the result of :func:`retrieval_ranks`.
-        image_of_caption: int64 ``[captions]``.
-
-    Returns:
-        ``{"image_to_text": {"R@1": [low, high], ...}, "text_to_image": ...}``; recalls in percent.
+    interval covers other queries, but neither other candidates nor another training run. ``ranks`` comes from
+    :func:`retrieval_ranks`. Returns ``{"image_to_text": {"R@1": [low, high], ...}, ...}``, recalls in percent.
     """
     images = len(ranks["image_to_text"])
     generator = torch.Generator().manual_seed(seed)
@@ -188,13 +156,8 @@ def precisions(similarity: Tensor, relevant: Tensor) -> dict[str, float]:
     """R-precision and mAP@R in percent, for queries with several right answers.
 
     For a query with R right answers, R-precision is the share of right answers among the first R. mAP@R is the mean
-    over these R positions of the precision up to that position if its answer is right, else of 0. Ties count as wrong,
-    as in :func:`retrieval_ranks`.
-
-    Args:
-        similarity: ``[queries, answers]``.
-        relevant: bool ``[queries, answers]``, whether an answer is right; every query needs a right answer.
-
+    over these R positions of the precision up to that position if its answer is right, else of 0. Ties count as wrong.
+    ``similarity`` and bool ``relevant`` are ``[queries, answers]``; every query needs a right answer.
     Source: Musgrave et al., 2020, "A Metric Learning Reality Check".
     """
     if not relevant.any(1).all():
@@ -206,26 +169,16 @@ def precisions(similarity: Tensor, relevant: Tensor) -> dict[str, float]:
     count = relevant.sum(1).double()  # [queries], R
     hits = ranked & (position <= count[:, None])
     precision = hits.cumsum(1).double() / position  # [queries, answers]
-    return {
-        "R-precision": percent(hits.sum(1) / count),
-        "mAP@R": percent((precision * hits).sum(1) / count),
-    }
+    return {"R-precision": percent(hits.sum(1) / count), "mAP@R": percent((precision * hits).sum(1) / count)}
 
 
-def metrics_with_truth(
-    similarity: Tensor, scenes: Sequence[Scene], captions: Sequence[Sequence[str]]
-) -> dict[str, dict[str, float]]:
+def metrics_with_truth(similarity: Tensor, scenes: Sequence[Scene], captions: Sequence[Sequence[str]]) -> Metrics:
     """:func:`retrieval_metrics`, and metrics that need the truth of scenes, all in percent.
 
     - ``fits``: how often the first answer is true, whether it is the query's own or not.
     - ``R-precision``, ``mAP@R``: :func:`precisions`, where every true answer is right.
     - ``ceiling``: R@1 of the best possible model.
     - ``truth_oracle``: R@1 of a model that knows what is true and no more; a trained model can beat it.
-
-    Args:
-        similarity: ``[images, captions]``.
-        scenes: one per image.
-        captions: the captions of each image, in the order of the columns.
     """
     texts, image_of_caption = captions_by_image(captions)
     metrics = retrieval_metrics(similarity, image_of_caption)
@@ -241,34 +194,23 @@ def metrics_with_truth(
 def minimal_pair_accuracy(similarity: Tensor) -> dict[str, float]:
     """How often the right one of two is chosen, in percent: the caption of an image, and the image of a caption.
 
-    Guessing is right in 50 % of the cases; a tie counts as wrong. The number of ``pairs`` is returned as well.
-
-    Args:
-        similarity: ``[2 * pairs, 2 * pairs]`` of images and captions; rows and columns 2k and 2k + 1 are a pair.
+    Guessing is right in 50 % of the cases; a tie counts as wrong. The number of ``pairs`` is returned as well. Rows
+    (images) and columns (captions) 2k and 2k + 1 of the similarity ``[2 * pairs, 2 * pairs]`` are a pair.
     """
     pairs = len(similarity) // 2
     blocks = similarity.view(pairs, 2, pairs, 2)[range(pairs), :, range(pairs), :]  # [pairs, image, caption]
     own, other_caption, other_image = (  # [pairs, 2] each
         matrices.diagonal(dim1=1, dim2=2) for matrices in (blocks, blocks.flip(2), blocks.flip(1))
     )
-    return {
-        "image_to_text": percent(own > other_caption),
-        "text_to_image": percent(own > other_image),
-        "pairs": pairs,
-    }
+    return {"image_to_text": percent(own > other_caption), "text_to_image": percent(own > other_image), "pairs": pairs}
 
 
 def linear_probe(features: Tensor, labels: Tensor, test_features: Tensor, test_labels: Tensor) -> float:
     """Accuracy, in percent, of a linear classifier on frozen features.
 
     The classifier is fitted by least squares, with one output per label and a threshold of one half. There is nothing
-    to tune, and an invertible linear map of the features does not change the result.
-
-    Args:
-        features: ``[images, dim]`` to fit the classifier to; with fewer images than ``dim`` it overfits.
-        labels: bool ``[images, labels]``.
-        test_features, test_labels: the same for other images.
-
+    to tune, and an invertible linear map of the features does not change the result. Features are ``[images, dim]``,
+    labels bool ``[images, labels]``; with fewer images than ``dim`` the classifier overfits.
     Source: Alain and Bengio, 2016, "Understanding intermediate layers using linear classifier probes".
     """
     train, test = (F.pad(x.double(), (0, 1), value=1.0) for x in (features, test_features))  # [images, dim + 1]

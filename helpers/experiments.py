@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stdout
 from dataclasses import asdict, replace
-from itertools import chain, product
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,12 @@ from scipy import stats
 from torch import Tensor
 from tqdm import tqdm
 
-from helpers.data import captions_by_image
-from helpers.encoders import DualEncoder
-from helpers.evaluation import CONFIDENCE, DIRECTIONS, linear_probe, metrics_in_folds, retrieval_metrics
+from helpers.evaluation import CONFIDENCE, DIRECTIONS, linear_probe, metrics_in_folds
 from helpers.files import InputError, atomic_file, read_json
-from helpers.report import encode_records, minimal_pairs_by_kind
+from helpers.report import encode_records, evaluate_split
 from helpers.runs import load_checkpoint, restore_model
 from helpers.scenes import COLOURS, SHAPES, Scene, truth_of
-from helpers.sources import Record, open_pairs
-from helpers.sources.coco import paths_and_captions
-from helpers.text import WordTokenizer
+from helpers.sources import open_pairs
 from helpers.training import Recipe, train
 
 IN_BATCH = 256  # pairs per batch for the in-batch accuracy
@@ -58,11 +54,7 @@ def in_batch_accuracy(image_features: Tensor, text_features: Tensor, batch_size:
 
     Training loops often report this number on their own batches. A larger batch is harder; with all pairs in one batch
     it is R@1. Round k pairs image i with its caption i + k, so that every caption is used and the levels are mixed.
-
-    Args:
-        image_features: L2-normalised, ``[images, dim]``.
-        text_features: L2-normalised, ``[images, captions per image, dim]``.
-        batch_size: the most pairs in a batch; all batches are about equal. Chance is one over it.
+    L2-normalised images are ``[images, dim]``, texts ``[images, captions per image, dim]``; batches are about equal.
     """
     images, captions = text_features.shape[:2]
     row = torch.arange(images)
@@ -81,40 +73,30 @@ def contents(scenes: Sequence[Scene]) -> Tensor:
     return torch.tensor([[word in own for word in (*COLOURS, *SHAPES)] for own in words])
 
 
-def recalls(similarity: Tensor, image_of_caption: Tensor, name: str) -> dict[str, float]:
-    """R@1 in both directions, by name."""
-    metrics = retrieval_metrics(similarity, image_of_caption)
-    return {f"{direction.replace('_', ' ')}, {name}": metrics[direction]["R@1"] for direction in DIRECTIONS}
-
-
-def minimal_pair_accuracies(similarity: Tensor, records: Sequence[Record]) -> dict[str, float]:
-    """The accuracy on each kind of minimal pairs, the mean of both directions, and the mean of the kinds, by name."""
-    kinds = minimal_pairs_by_kind(similarity, records)
-    accuracies = {kind: statistics.mean(values[way] for way in DIRECTIONS) for kind, values in kinds.items()}
-    named = {f"minimal pairs, {kind}": accuracy for kind, accuracy in accuracies.items()}
-    return named | {"minimal pairs": statistics.mean(accuracies.values())}
-
-
-def measure(model: DualEncoder, tokenizer: WordTokenizer, data: Path, image_size: int) -> dict[str, float]:
+def measure(checkpoint: dict, data: Path) -> dict[str, float]:
     """Measure a trained model on the test split of scenes and on their minimal pairs, in percent.
 
     The measures are R@1 in both directions over all captions and over the exact ones, the accuracy on minimal pairs,
     :func:`in_batch_accuracy`, and the linear probe. The last two and R@1 are all called "alignment accuracy" somewhere.
     """
-    pairs = open_pairs(data)
-    train_set, test_set, minimal_set = (pairs.records(split) for split in ("train", "test", "minimal"))
-    scenes, levels = truth_of(test_set)
-    _, image_of_caption = captions_by_image(paths_and_captions(test_set)[1])
-    exact = [column for column, level in enumerate(chain(*levels)) if level == "exact"]
-    images, texts = encode_records(model, tokenizer, test_set, image_size)  # [images, dim], [captions, dim]
-    minimal_images, minimal_texts = encode_records(model, tokenizer, minimal_set, image_size)
-    probed, _ = encode_records(model, tokenizer, train_set[:PROBED], image_size)
-    measures = recalls(images @ texts.T, image_of_caption, "all captions")
-    measures |= recalls(images @ texts[exact].T, torch.arange(len(exact)), "exact captions")
-    measures |= minimal_pair_accuracies(minimal_images @ minimal_texts.T, minimal_set)
-    measures["in-batch accuracy"] = in_batch_accuracy(images, texts.unflatten(0, (len(scenes), -1)))
-    known = contents(truth_of(train_set[:PROBED])[0])
-    measures["linear probe"] = linear_probe(probed, known, images, contents(scenes))
+    result = evaluate_split(checkpoint, data, "test")
+    measures = {
+        f"{direction.replace('_', ' ')}, {name} captions": metrics[direction]["R@1"]
+        for name, metrics in (("all", result), ("exact", result["exact"]))
+        for direction in DIRECTIONS
+    }
+    kinds = {
+        f"minimal pairs, {kind}": statistics.mean(accuracy[direction] for direction in DIRECTIONS)
+        for kind, accuracy in result["minimal_pairs"].items()
+    }
+    measures |= kinds | {"minimal pairs": statistics.mean(kinds.values())}
+    (model, tokenizer), size = restore_model(checkpoint), max(checkpoint["recipe"]["image_size"])
+    train_set, test_set = open_pairs(data).records("train")[:PROBED], open_pairs(data).records("test")
+    images, texts = encode_records(model, tokenizer, test_set, size)  # [images, dim], [captions, dim]
+    measures["in-batch accuracy"] = in_batch_accuracy(images, texts.unflatten(0, (len(images), -1)))
+    probed, _ = encode_records(model, tokenizer, train_set, size)
+    known, asked = (contents(truth_of(records)[0]) for records in (train_set, test_set))
+    measures["linear probe"] = linear_probe(probed, known, images, asked)
     return measures
 
 
@@ -130,7 +112,7 @@ def run_once(data: Path, out: Path, recipe: Recipe, cache: Path | None) -> dict[
     last = out / "last.pt"
     with redirect_stdout(io.StringIO()):  # the lines of two runs would mix
         train(data, out, recipe, resume=last.is_file(), cache=cache)
-    measures = measure(*restore_model(load_checkpoint(last)), data, max(recipe.image_size))
+    measures = measure(load_checkpoint(last), data)
     with atomic_file(finished) as file:
         file.write(json.dumps({"settings": settings, "measures": measures}).encode())
     return measures
@@ -141,11 +123,8 @@ def run_experiment(
 ) -> dict[str, Any]:
     """Train every arm with every seed on scenes, and compare the arms with the first one by :func:`compare`.
 
-    Each run is kept in ``runs/ARM/SEED``, so an experiment that was stopped continues where it was.
-
-    Args:
-        arms: recipes by name; their own seeds are replaced.
-        jobs: how many runs are trained at the same time, each in a process with one thread.
+    Each run is kept in ``runs/ARM/SEED``, so an experiment that was stopped continues where it was. ``jobs`` runs are
+    trained at the same time, each in a process with one thread. The recipes' own seeds are replaced.
     """
     if len(arms) < 2 or len(seeds) < 2:
         raise InputError(f"an experiment needs two arms and two seeds or more, not {len(arms)} and {len(seeds)}")
@@ -181,22 +160,11 @@ def compare(measures: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, 
     return result
 
 
-def page(result: dict[str, Any]) -> str:
-    """Format the result of :func:`run_experiment` as a Markdown table with one row per arm."""
-    measures = {arm: content["measures"] for arm, content in result["arms"].items()}
-    names = next(iter(measures.values()))
-    rows = [["arm", *names], ["---"] * (len(names) + 1)]
-    rows += [[arm, *(cell(values[name]) for name in names)] for arm, values in measures.items()]
-    explanation = (
-        f"Percent on the test split of `{result['data']}`, {len(result['seeds'])} paired seeds. First row: means. "
-        f"Other rows: mean differences to it with {CONFIDENCE:.0%} intervals (Student's t), in bold if zero is outside."
-    )
-    return "\n".join([explanation, "", *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
-
-
-def cell(value: dict[str, Any]) -> str:
-    """Format a mean, or a difference with its interval."""
-    if "difference" not in value:
-        return f"{value['mean']:.1f}"
-    mark = "" if value["difference"]["verdict"] == "undecided" else "**"
-    return "{0}{mean:+.1f}{0} ({low:+.1f} to {high:+.1f})".format(mark, **value["difference"])
+def summary(result: dict[str, Any]) -> str:
+    """Describe the result of :func:`run_experiment`: means of the first arm, mean differences to it of the others."""
+    lines = [f"percent on test, {len(result['seeds'])} paired seeds, {CONFIDENCE:.0%} intervals by Student's t"]
+    for arm, content in result["arms"].items():
+        for name, value in content["measures"].items():
+            text = "{mean:+.1f} ({low:+.1f} to {high:+.1f}), {verdict}" if "difference" in value else "{mean:.1f}"
+            lines.append(f"{arm}, {name}: " + text.format(**value.get("difference", {"mean": value["mean"]})))
+    return "\n".join(lines)

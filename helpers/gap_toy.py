@@ -17,9 +17,7 @@ def nine_pairs(swapped: bool, gap: float = 0.0, seed: int = 0) -> tuple[Tensor, 
     at 0 each image lies on its own text. ``swapped`` exchanges the texts of the two closest pairs, a mistake in the
     data. A seed above 0 rotates the sphere, shuffles the pairs and moves each along the circle by up to 0.1 degrees;
     seed 0 gives the points of the source. The features are float64 of length 1.
-
-    Source: Liang et al., 2022, "Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive Representation
-    Learning", the points of ``Figure_3_Contrastive_Learning/mismatched_simulation.ipynb`` in its repository.
+    Source: Liang et al., 2022, "Mind the Gap", the points of ``mismatched_simulation.ipynb`` in its repository.
     """
     degrees = torch.tensor([0, 180, 90, 270, 45, 135, 315, 225, 275.4], dtype=torch.float64)
     rotation, order = torch.eye(3, dtype=torch.float64), torch.arange(9)

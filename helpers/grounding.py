@@ -59,12 +59,9 @@ def pointing_accuracy(
     """Measure the pointing game: whether the region that best matches a thing is one that the thing overlaps.
 
     Each thing with a colour and shape unique in its scene is asked for as "a red circle". The score of the middle word
-    counts, whose phrase has all three words. ``dataset`` has the images of ``scenes`` in the same order.
-
-    Returns:
-        ``accuracy`` and ``chance`` in percent, and ``things``, how many were asked for. Chance is the mean share of
-        regions that a thing overlaps.
-
+    counts, whose phrase has all three words. ``dataset`` has the images of ``scenes`` in the same order. Returns
+    ``accuracy`` and ``chance``, the mean share of regions that a thing overlaps, in percent, and the number of
+    ``things``.
     Source: Zhang et al., 2016, "Top-down Neural Attention by Excitation Backprop", section 4.1.
     """
     if len(dataset) != len(scenes):

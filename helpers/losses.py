@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Number = float | Tensor  # a temperature, which may be learned
 
-def check_temperature(temperature: float | Tensor) -> None:
+
+def check_temperature(temperature: Number) -> None:
     """Raise ``ValueError`` unless the temperature is a positive number or a tensor with one element."""
     if isinstance(temperature, Tensor):  # its value is not read, since that would wait for the GPU
         if temperature.numel() != 1:
@@ -65,9 +67,7 @@ def cosine_similarities(image_features: Tensor, text_features: Tensor) -> Tensor
         return image_features @ text_features.T
 
 
-def cosine_logits(
-    image_features: Tensor, text_features: Tensor, temperature: float | Tensor, pairs: bool = True
-) -> Tensor:
+def cosine_logits(image_features: Tensor, text_features: Tensor, temperature: Number, pairs: bool = True) -> Tensor:
     """Check the arguments of a loss and compute its logits ``[image, text]``: cosines over the temperature."""
     check_features(image_features, text_features, pairs)
     check_temperature(temperature)
@@ -87,12 +87,11 @@ def symmetric_cross_entropy(logits_per_image: Tensor, label_smoothing: float = 0
     return (loss_images + loss_texts) / 2
 
 
-def contrastive_loss(image_features: Tensor, text_features: Tensor, temperature: float | Tensor = 0.07) -> Tensor:
+def contrastive_loss(image_features: Tensor, text_features: Tensor, temperature: Number = 0.07) -> Tensor:
     """Symmetric contrastive loss: the mean of the image-to-text and the text-to-image cross entropy.
 
     ``loss_i = -z_ii + ln sum_j exp(z_ij)``, in nats. Chance is ``ln(batch)`` and the floor is 0; m copies of every pair
     raise the floor to ``ln(m)``.
-
     Source: Radford et al., 2021, "Learning Transferable Visual Models From Natural Language Supervision", figure 3.
     """
     logits_per_image = cosine_logits(image_features, text_features, temperature)  # [image, text]
@@ -100,14 +99,13 @@ def contrastive_loss(image_features: Tensor, text_features: Tensor, temperature:
 
 
 def one_way_contrastive_loss(
-    image_features: Tensor, text_features: Tensor, temperature: float | Tensor = 0.07, normalize: bool = False
+    image_features: Tensor, text_features: Tensor, temperature: Number = 0.07, normalize: bool = False
 ) -> Tensor:
     """Image-to-text contrastive loss, by default on raw dot products: a common form, kept for comparison.
 
     ``loss_i = -z_ii + ln sum_j exp(z_ij)``, where ``z_ij = image_i @ text_j / temperature``, or the usual cosine over
     the temperature with ``normalize``. The text-to-image direction is ignored. The length of raw features acts
     as a second, hidden temperature: ``loss(x, y, t) == loss(2 * x, y, 2 * t)``.
-
     Source: van den Oord et al., 2018, "Representation Learning with Contrastive Predictive Coding", equation 4.
     """
     check_features(image_features, text_features)
@@ -122,13 +120,12 @@ def one_way_contrastive_loss(
 
 
 def masked_contrastive_loss(
-    image_features: Tensor, text_features: Tensor, image_ids: Tensor, temperature: float | Tensor = 0.07
+    image_features: Tensor, text_features: Tensor, image_ids: Tensor, temperature: Number = 0.07
 ) -> Tensor:
     """Contrastive loss that leaves out false negatives: other pairs with the same number in ``image_ids [batch]``.
 
     ``loss_i = -z_ii + ln sum_j exp(z_ij)``, where j is i or a pair of another image. With m pairs per image the floor
     is 0, where :func:`contrastive_loss` has ``ln(m)``. A row without any negative is 0 and has no gradient.
-
     Source: Radford et al., 2021, with matches by image id as in Li et al., 2021, "Align before Fuse" (fine-tuning).
     """
     check_image_ids("image_ids", image_ids, image_features)
@@ -143,7 +140,7 @@ def multi_positive_contrastive_loss(
     text_features: Tensor,
     image_ids: Tensor,
     text_image_ids: Tensor | None = None,
-    temperature: float | Tensor = 0.07,
+    temperature: Number = 0.07,
 ) -> Tensor:
     """Contrastive loss with several right answers: all texts of an image, and all images of a text, in equal shares.
 
@@ -151,7 +148,6 @@ def multi_positive_contrastive_loss(
     targets, ``ln(m)`` with m positives each. ``image_features`` is ``[images, dim]`` and ``text_features`` is
     ``[texts, dim]``; ``image_ids [images]`` and ``text_image_ids [texts]`` say which belong together, and without
     ``text_image_ids`` both sides share ``image_ids``. A row without any positive counts as 0.
-
     Source: Khosla et al., 2020, "Supervised Contrastive Learning", equation 2, between images and texts as in Yang et
     al., 2022, "Unified Contrastive Learning in Image-Text-Label Space".
     """
@@ -166,7 +162,7 @@ def multi_positive_contrastive_loss(
 
 
 def sigmoid_loss(
-    image_features: Tensor, text_features: Tensor, bias: float | Tensor = -10.0, temperature: float | Tensor = 0.1
+    image_features: Tensor, text_features: Tensor, bias: Number = -10.0, temperature: Number = 0.1
 ) -> Tensor:
     """Sigmoid loss: each of the ``batch ** 2`` combinations is classified on its own as matched or mismatched.
 
@@ -174,7 +170,6 @@ def sigmoid_loss(
     With a bias of -10 training starts with all combinations classified as mismatched, which leaves the gradient to the
     matches: for 512 random pairs of dim 512 they receive 97.5 % of it (0.2 % at a bias of 0), and the loss is 10.0
     instead of 367. The paper learns the bias and the temperature.
-
     Source: Zhai et al., 2023, "Sigmoid Loss for Language Image Pre-Training", algorithm 1; the bias: section 3.2.
     """
     logits_per_image = cosine_logits(image_features, text_features, temperature) + bias  # [image, text]
@@ -183,14 +178,11 @@ def sigmoid_loss(
     return -F.logsigmoid(signs * logits_per_image).sum() / len(logits_per_image)
 
 
-def decoupled_contrastive_loss(
-    image_features: Tensor, text_features: Tensor, temperature: float | Tensor = 0.07
-) -> Tensor:
+def decoupled_contrastive_loss(image_features: Tensor, text_features: Tensor, temperature: Number = 0.07) -> Tensor:
     """Contrastive loss without the match in the denominator, so that a good match does not weaken the repulsion.
 
     ``loss_i = -z_ii + ln sum_{j != i} exp(z_ij)``. Chance is ``ln(batch - 1)``. The loss can be negative: two opposite
     pairs reach ``-2 / temperature``. A batch of one pair has no negatives, and only ``-z_ii`` remains.
-
     Source: Yeh et al., 2022, "Decoupled Contrastive Learning", here with negatives from the other modality only.
     """
     check_features(image_features, text_features)
@@ -206,14 +198,13 @@ def decoupled_contrastive_loss(
 
 
 def label_smoothed_contrastive_loss(
-    image_features: Tensor, text_features: Tensor, smoothing: float = 0.1, temperature: float | Tensor = 0.07
+    image_features: Tensor, text_features: Tensor, smoothing: float = 0.1, temperature: Number = 0.07
 ) -> Tensor:
     """Contrastive loss whose targets spread the share ``smoothing`` evenly over the batch.
 
     ``loss_i = -sum_j q_ij ln p_ij``, where p is the softmax of z, and q is ``smoothing / batch`` everywhere plus
     ``1 - smoothing`` at the match. It keeps the model from certainty about a match that may be false. The floor is the
     entropy of q, reached at finite logits: similarities further apart increase the loss. Chance is ``ln(batch)``.
-
     Source: Szegedy et al., 2016, "Rethinking the Inception Architecture for Computer Vision", section 7.
     """
     logits_per_image = cosine_logits(image_features, text_features, temperature)  # [image, text]
@@ -221,14 +212,13 @@ def label_smoothed_contrastive_loss(
 
 
 def hard_negative_contrastive_loss(
-    image_features: Tensor, text_features: Tensor, hardness: float = 0.5, temperature: float | Tensor = 0.07
+    image_features: Tensor, text_features: Tensor, hardness: float = 0.5, temperature: Number = 0.07
 ) -> Tensor:
     """Contrastive loss that gives more weight to the negatives most similar to the query.
 
     ``loss_i = -z_ii + ln(exp(z_ii) + sum_{j != i} w_ij exp(z_ij))``; over the negatives of row i the weights are
     ``w_ij = (batch - 1) * softmax_j(hardness * z_ij)``, with mean 1, and they carry a gradient too. Chance is
     ``ln(batch)``, the floor 0. False negatives weigh most: copies of a pair can raise the floor to ``ln(batch)``.
-
     Source: Radenovic et al., 2023, "Filtering, Distillation, and Hard Negatives for Vision-Language Pre-Training",
     HN-NCE with alpha 1, after Robinson et al., 2021, "Contrastive Learning with Hard Negative Samples".
     """
@@ -252,7 +242,6 @@ def max_violation_loss(image_features: Tensor, text_features: Tensor, margin: fl
     ``loss_i = max(0, margin + max_{j != i} s_ij - s_ii)``, averaged where the paper sums. It has no temperature: it is
     the limit of ``t * ln(1 + sum_{j != i} exp((margin + s_ij - s_ii) / t))`` as t goes to 0. Random features in many
     dimensions give about ``margin``, equal features give exactly ``margin``, and the floor is 0.
-
     Source: Faghri et al., 2018, "VSE++: Improving Visual-Semantic Embeddings with Hard Negatives", equation 6.
     """
     check_features(image_features, text_features)

@@ -13,7 +13,6 @@ def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
     Newton-Schulz: ``x = (a I + b S + c S S) x`` with ``S = x x^T``, an odd polynomial of the matrix, acts on each
     singular value by itself. The small factors ``a I + b S + c S S`` of all steps are multiplied first, and then ``x``
     once. torch's own Muon computes in bfloat16, which most laptop processors do very slowly.
-
     Source: Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural networks", with its coefficients.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
@@ -34,7 +33,6 @@ class Muon(torch.optim.Optimizer):
 
     For weights of two dimensions or more; a convolution counts as a matrix with one row per output channel. The
     update is scaled to the size of AdamW's, so that learning rates and weight decay mean what they mean there.
-
     Source: Jordan et al., 2024; the scale from Liu et al., 2025, "Muon is Scalable for LLM Training", section 2.2.
     """
 

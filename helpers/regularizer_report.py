@@ -14,42 +14,32 @@ from helpers.losses import contrastive_loss
 from helpers.regularizers import REGULARIZERS, Regularizer, cosines, features
 
 MAIN = "main loss"
+TEMPERATURE = 0.07
 MAIN_LOSS = Regularizer(lambda views, temperature: contrastive_loss(*features(views), temperature), cosines)
 
 
 def regularizer_report(
-    names: Sequence[str],
-    model: DualEncoder,
-    images: Tensor,
-    token_ids: Tensor,
-    padding: Tensor,
-    temperature: float = 0.07,
-    steps: int = 100,
+    names: Sequence[str], model: DualEncoder, images: Tensor, token_ids: Tensor, padding: Tensor, steps: int = 100
 ) -> list[dict[str, Any]]:
     """Measure on one batch, without training, which regularizers can do something.
 
-    Returns:
-        One row for the main loss, as the baseline, and one for each name:
-
-        - ``name``, and ``value``, the term on this batch.
-        - ``ranks`` of the term's matrices ``[image, text]``, or None: how many independent things each distinguishes.
-        - ``gradient``, ``image_gradient``, ``text_gradient``, ``layers``: the norm of the term's gradient over the norm
-          of the main loss's gradient, for all parameters, for each encoder and for each layer by name.
-        - ``alone``, ``alone_recall``: see :func:`reach_alone`.
+    Returns one row for the main loss, as the baseline, and one for each name: its ``value``; the ``ranks`` of its
+    matrices ``[image, text]``, or None; ``gradient``, ``image_gradient`` and ``text_gradient``, the norm of its
+    gradient over that of the main loss, for all parameters and each encoder; and the result of :func:`reach_alone`.
     """
     rows = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         views = model.views(images, token_ids, padding)
-        main_gradients = gradients(model, MAIN_LOSS(views, temperature))
+        main_gradients = gradients(model, MAIN_LOSS(views, TEMPERATURE))
         for name, term in ({MAIN: MAIN_LOSS} | {name: REGULARIZERS[name] for name in names}).items():
             torch.manual_seed(0)  # the same dropout and crops for each term
-            value = term(views, temperature)
+            value = term(views, TEMPERATURE)
             matrices = term.similarities(views) if term.similarities else []
             ranks = [int(torch.linalg.matrix_rank(matrix.detach())) for matrix in matrices]
             row = {"name": name, "value": value.item(), "ranks": ranks or None}
             row |= relative_norms(gradients(model, value), main_gradients)
-            rows.append(row | reach_alone(term, views, temperature, steps))
+            rows.append(row | reach_alone(term, views, steps))
     return rows
 
 
@@ -61,23 +51,15 @@ def gradients(model: DualEncoder, value: Tensor) -> dict[str, Tensor]:
 
 
 def relative_norms(of_term: dict[str, Tensor], of_main: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the norm of a term's gradient over the norm of the main loss's: of all, each encoder, each layer.
-
-    Parameters without a gradient of the main loss are left out.
-    """
+    """Return the norm of a term's gradient over the norm of the main loss's, if it has one: of all, per encoder."""
 
     def ratio(prefix: str) -> float:
         names = [name for name in of_main if name.startswith(prefix)]
         own, main = [of_term[name] for name in names if name in of_term], [of_main[name] for name in names]
         return float(get_total_norm(own) / get_total_norm(main))
 
-    layers = dict.fromkeys(".".join(name.split(".")[:2]) for name in of_main)
-    return {
-        "gradient": ratio(""),
-        "image_gradient": ratio("image_encoder."),
-        "text_gradient": ratio("text_encoder."),
-        "layers": {layer: ratio(f"{layer}.") for layer in layers},
-    }
+    prefixes = {"gradient": "", "image_gradient": "image_encoder.", "text_gradient": "text_encoder."}
+    return {name: ratio(prefix) for name, prefix in prefixes.items()}
 
 
 class FreeViews:
@@ -100,19 +82,19 @@ class FreeViews:
         return self.leaves[-1]
 
 
-def reach_alone(term: Regularizer, views: BatchViews, temperature: float, steps: int) -> dict[str, float]:
+def reach_alone(term: Regularizer, views: BatchViews, steps: int) -> dict[str, float]:
     """Return what the term reaches by itself when Adam changes the features freely, as if they were parameters.
 
     ``alone`` is its value, and ``alone_recall`` the recall at 1 in percent, the mean over both directions.
     """
     free: Any = FreeViews(views)
-    value = term(free, temperature)
+    value = term(free, TEMPERATURE)
     optimizer = torch.optim.Adam(free.leaves, lr=0.05)
     for _ in range(steps):
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-        value = term(free, temperature)
+        value = term(free, TEMPERATURE)
     with torch.no_grad():
         matrices = (term.similarities or cosines)(free)
     own = torch.arange(len(matrices[0]))
@@ -121,7 +103,7 @@ def reach_alone(term: Regularizer, views: BatchViews, temperature: float, steps:
 
 
 def print_report(rows: Sequence[dict[str, Any]]) -> None:
-    """Print the rows of :func:`regularizer_report` as a table, without the layers."""
+    """Print the rows of :func:`regularizer_report` as a table."""
     print(f"{'':22}{'':9}{'':26}{'gradient, relative to the main loss':^36}{'set free, alone':^18}")
     print(f"{'term':22}{'value':>9}{'rank':>26}{'whole':>12}{'images':>12}{'texts':>12}{'value':>10}{'R@1':>8}")
     for row in rows:

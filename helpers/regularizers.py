@@ -17,6 +17,7 @@ from helpers.diagnostics import uniformity
 from helpers.encoders import BatchViews, pool_regions
 from helpers.files import InputError
 from helpers.losses import (
+    Number,
     at_least_float32,
     check_features,
     contrastive_loss,
@@ -28,7 +29,6 @@ from helpers.losses import (
 
 GROUP = 16  # token-wise terms compare pairs within groups: comparing a whole batch would take longer than all the rest
 PREFIXES = (8, 16, 32, 64)  # components
-Number = float | Tensor  # a temperature, which may be learned
 
 
 def multi_scale_regularization(
@@ -40,9 +40,7 @@ def multi_scale_regularization(
     """Return ``sum_k weights[k] * contrastive_loss(image_scales[k], text_scales[k], temperature)``.
 
     Scale k of images and texts is ``[batch, dim_k]``. Without ``weights`` all are 1.
-
-    Source: the core idea of Gao et al., 2022, "PyramidCLIP: Hierarchical Feature Alignment for Vision-language Model
-    Pretraining".
+    Source: the core idea of Gao et al., 2022, "PyramidCLIP: Hierarchical Feature Alignment ...".
     """
     weights = [1.0] * len(image_scales) if weights is None else weights
     counts = [len(image_scales), len(text_scales), len(weights)]
@@ -60,7 +58,6 @@ def prefix_scales(views: BatchViews) -> tuple[list[Tensor], list[Tensor]]:
 
     The main loss gives the components no order: it stays the same if both sides are rotated together. A loss on
     prefixes puts what matters most first, so that a prefix is a small embedding of its own.
-
     Source: Kusupati et al., 2022, "Matryoshka Representation Learning", equation 1, with equal weights that sum to 1.
     """
     image_features, text_features = views.image_features, views.text_features
@@ -72,7 +69,6 @@ def crop_scales(views: BatchViews) -> tuple[list[Tensor], list[Tensor]]:
 
     A caption often says less than the image shows, and an image may show less than the caption says. Both should still
     count as matches. A crop may remove what the caption names; that is the price of the extra views.
-
     Source: the peer-level alignment of PyramidCLIP, section 3, where a trained summariser shortens the captions.
     """
     image_features, text_features = views.image_features, views.text_features
@@ -84,7 +80,6 @@ def token_wise_similarities(regions: Tensor, words: Tensor, padding: Tensor) -> 
 
     The first is ``mean_r max_w s`` and the second ``mean_w max_r s``, where s is the cosine of region r and word w.
     Regions ``[images, regions, dim]``, words ``[texts, length, dim]``, padding ``[texts, length]``, True at no word.
-
     Source: Yao et al., 2022, "FILIP: Fine-grained Interactive Language-Image Pre-Training", section 3.1.
     """
     used = ~padding.all(0)  # positions that are padding in every text need no time
@@ -120,10 +115,8 @@ def pyramid_regularization(
 
     The mean of all regions is compared with the sentence, each quarter of the image with phrases, each region with
     words. It is the slowest term: in groups of 16 pairs a step takes 1.6 times as long, with token-wise 1.4 times.
-
     Regions ``[batch, regions, dim]`` form a square grid of 2 x 2, 4 x 4, 6 x 6, ... in reading order. Sentences
     ``[batch, dim]``, phrases and words ``[batch, length, dim]``, padding bool ``[batch, length]``.
-
     Source: the levels of PyramidCLIP, without its detected objects, its summaries and its softened targets.
     """
     terms = [
@@ -151,7 +144,6 @@ def feature_norm_penalty(image_features: Tensor, text_features: Tensor) -> Tenso
     """Return the mean of ``(length - 1) ** 2`` over all features ``[batch, dim]``: L2 normalisation as a penalty.
 
     It turns no feature: its gradient is parallel to the feature. A loss that normalises has a perpendicular gradient.
-
     Source: Zheng et al., 2018, "Ring Loss", section 3: twice its value, with radius 1 where the paper learns one.
     """
     lengths = torch.cat([at_least_float32(side).norm(dim=1) for side in (image_features, text_features)])
@@ -162,9 +154,7 @@ def uniformity_regularization(image_features: Tensor, text_features: Tensor) -> 
     """Return how unevenly features ``[batch, dim]`` cover the sphere, 0 at most: the mean over images and texts.
 
     It pushes all images apart, and all texts, and ignores which of them belong together.
-
-    Source: Wang and Isola, 2020, "Understanding Contrastive Representation Learning through Alignment and Uniformity on
-    the Hypersphere", section 4.1 (t = 2).
+    Source: Wang and Isola, 2020, "... Alignment and Uniformity on the Hypersphere", section 4.1 (t = 2).
     """
     return (uniformity(image_features) + uniformity(text_features)) / 2
 
@@ -173,7 +163,6 @@ def cyclic_cross_modal_regularization(image_features: Tensor, text_features: Ten
     """Return ``sum_jk (s(x_j, y_k) - s(x_k, y_j)) ** 2 / batch`` for features ``[batch, dim]``, where s is the cosine.
 
     It is 0 if the matrix of similarities is symmetric, whether or not the pairs match.
-
     Source: Goel et al., 2022, "CyCLIP", section 3, where the term has the weight 0.25.
     """
     similarities = cosine_similarities(image_features, text_features)  # [image, text]
@@ -197,7 +186,6 @@ def decorrelation_regularization(
 
     ``variance * mean_d max(0, 1 - sqrt(var_d + 0.0001)) + covariance * sum_(d != e) cov_de ** 2 / dim``, of features
     ``[batch, dim]`` that are not normalised: each component is asked for a standard deviation of 1.
-
     Source: Bardes et al., 2022, "VICReg", equations 1 to 4; the weights have its ratio of 25 to 1.
     """
     total = torch.zeros((), device=image_features.device)
@@ -216,7 +204,6 @@ def label_smoothing_regularization(image_features: Tensor, text_features: Tensor
 
     The contrastive loss plus w times this term is ``1 + w`` times the label-smoothed loss with the smoothing
     ``w / (1 + w)``. Alone it aligns nothing: its minimum, ``ln(batch)``, is where all similarities are equal.
-
     Source: Szegedy et al., 2016, "Rethinking the Inception Architecture for Computer Vision", section 7.
     """
     return symmetric_cross_entropy(cosine_similarities(image_features, text_features) / temperature, 1.0)
@@ -227,7 +214,6 @@ def soft_target_regularization(image_features: Tensor, text_features: Tensor, te
 
     The targets are the softmax of the mean of image-image and text-text cosines over the temperature, without gradient:
     similar pairs are not pushed apart. The minimum is the mean entropy of the targets.
-
     Source: Gao et al., 2024, "SoftCLIP", its softened targets, here from the features themselves.
     """
     logits_per_image = cosine_similarities(image_features, text_features) / temperature  # [image, text]
@@ -245,7 +231,6 @@ def remove_mean(
 
     Take the means of normalised features of other pairs, such as the training set. As a term this would work against
     the loss, which at a small temperature is lowest with a gap (Liang et al., 2022, "Mind the Gap").
-
     Source: Li et al., 2025, "Closing the Modality Gap for Mixed Modality Search" (GR-CLIP).
     """
     images = F.normalize(at_least_float32(image_features), dim=1) - image_mean

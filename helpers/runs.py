@@ -67,15 +67,9 @@ def restore_model(content: dict) -> tuple[DualEncoder, WordTokenizer]:
 
 
 def open_run(out: Path | str, recipe: Any, resume: bool) -> "Run":
-    """A new run in the folder ``out``, or with ``resume`` the one that is there.
+    """A new run in the folder ``out``, or with ``resume`` the one that is there, with the same recipe.
 
-    Args:
-        out: the run's folder; it is created when there is something to save.
-        recipe: a :class:`helpers.training.Recipe`; all its fields must be the same when a run is resumed.
-        resume: whether to continue.
-
-    Raises:
-        InputError: if ``out`` holds another run, cannot be written, or has no run to resume.
+    An ``InputError`` is raised if ``out`` holds another run, or has none to resume. It is created at the first save.
     """
     out, last = Path(out), Path(out) / "last.pt"
     settings = asdict(recipe)
@@ -120,11 +114,8 @@ class Run:
     ) -> int:
         """Watch model and optimizers from here on; load the state of a resumed run. Return the number of steps done.
 
-        Args:
-            batch_loss: a module with ``model`` and ``temperature``, the schedule.
-            optimizers, tokenizer: of the training.
-            dropouts: the options of the model.
-            datasets: whose captions, image names and file sizes must be the same when a run is resumed.
+        ``batch_loss`` has the model and the schedule of the temperature, ``dropouts`` the options of the model. A
+        resumed run needs ``datasets`` with the same captions, image names and file sizes.
         """
         self.model, self.temperature, self.optimizers = batch_loss.model, batch_loss.temperature, optimizers
         self.constants = {
@@ -196,10 +187,8 @@ class Run:
         if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
             saved = self.out / "last.pt"
             kept = f"{saved} has the last good model" if saved.is_file() else "nothing was saved yet"
-            raise InputError(
-                f"training diverged by step {step}: a weight is not finite; {kept}; "
-                "try a higher temperature, or a smaller weight of the regularizer"
-            )
+            remedy = "try a higher temperature, or a smaller weight of the regularizer"
+            raise InputError(f"training diverged by step {step}: a weight is not finite; {kept}; {remedy}")
 
     def save_if_due(self, step: int) -> None:
         """Save if the last save was a minute ago or longer."""

@@ -86,7 +86,6 @@ class LearnedTemperature(nn.Module):
 
     The logarithm keeps the scale positive, and a step multiplies the scale instead of adding to it. Call :meth:`clamp_`
     after each step of the optimizer. Give the parameter no weight decay: it would pull the temperature towards 1.
-
     Source: Radford et al., 2021, section 2.5 (start 0.07, logit scale at most 100).
     """
 

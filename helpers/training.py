@@ -39,37 +39,25 @@ def option(default: Any, explanation: str) -> Any:
 class Recipe:
     """How to train. Each field is also an option of ``python -m helpers train``, and part of every checkpoint."""
 
-    epochs: float | None = option(
-        None, "passes over the training images; a run can then be repeated: same seed, same weights"
-    )
-    seconds: float | None = option(
-        None, "wall time instead of epochs; the number of steps depends on the machine (default 60)"
-    )
+    epochs: float | None = option(None, "passes over the training images; repeatable: same seed, same weights")
+    seconds: float | None = option(None, "wall time instead, for a number of steps that varies (default 60)")
     seed: int = option(0, "fixes the initial weights, batches, captions and dropout")
     temperature: str = option("learned:0.1", f"a schedule: {', '.join(FORMS.values())}")
-    image_size: tuple[int, ...] = option(
-        (64,), "side of the images in pixels, 32 or more; give several to vary it from batch to batch"
-    )
+    image_size: tuple[int, ...] = option((64,), "side in pixels, 32 or more; several vary it from batch to batch")
     regularizers: tuple[str, ...] = option((), f"NAME[:WEIGHT], can be repeated: {', '.join([*REGULARIZERS, *RATES])}")
-    augment: tuple[str, ...] = option(
-        (), "flip, flip:exchange (left and right in captions too) or crop[:SHARE], can be repeated"
-    )
+    augment: tuple[str, ...] = option((), "flip, flip:exchange (captions too) or crop[:SHARE], can be repeated")
     batch_size: int = option(256, "images per step, across all processes; the other pairs are the negatives")
     captions: int = option(2, "captions per image in a step; images with fewer repeat theirs")
 
     def __post_init__(self) -> None:
         sizes = (self.image_size,) if isinstance(self.image_size, int) else tuple(self.image_size)
-        object.__setattr__(self, "image_size", sizes)  # how a frozen dataclass normalises a field
-        object.__setattr__(self, "regularizers", tuple(self.regularizers))
-        object.__setattr__(self, "augment", tuple(self.augment))
-        if self.epochs is None and self.seconds is None:
-            raise InputError("say how long to train: either --epochs N or --seconds S")
-        if self.epochs is not None and self.seconds is not None:
-            raise InputError("give either --epochs N or --seconds S, not both")
-        for name in ("epochs", "seconds"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise InputError(f"--{name} must be a finite number above 0, not {value:g}")
+        for name, value in (("image_size", sizes), ("regularizers", self.regularizers), ("augment", self.augment)):
+            object.__setattr__(self, name, tuple(value))  # how a frozen dataclass normalises a field
+        if (self.epochs is None) == (self.seconds is None):
+            raise InputError("say how long to train: either --epochs N or --seconds S, not both")
+        name, length = ("epochs", self.epochs) if self.seconds is None else ("seconds", self.seconds)
+        if not 0 < length < math.inf:
+            raise InputError(f"--{name} must be a finite number above 0, not {length:g}")
         if not sizes or min(sizes) < 32:
             raise InputError(f"--image-size must be 32 pixels or more, not {self.image_size}")
         if not 0 <= self.seed < 2**32:
@@ -90,16 +78,11 @@ class BatchLoss(nn.Module):
     """The contrastive loss of a batch plus the regularizers, averaged over the captions of each image.
 
     The k-th caption of each image is contrasted with the k-th captions of the other images. The image encoder, which
-    costs most, runs once per batch; the text encoder runs once per caption.
+    costs most, runs once per batch; the text encoder runs once per caption. ``temperature`` is a module if it is
+    learned; ``weights`` has the weight of each regularizer, by name.
     """
 
     def __init__(self, model: DualEncoder, temperature: Schedule, weights: dict[str, float]) -> None:
-        """
-        Args:
-            model: the encoders.
-            temperature: a schedule; a module where the temperature is learned.
-            weights: the weight of each regularizer, by name.
-        """
         super().__init__()
         self.model, self.temperature, self.weights = model, temperature, weights
 
@@ -179,17 +162,13 @@ def train(
 
     All randomness comes from the seed and the number of the step, so a run that was stopped and resumed ends in the
     same bits. Started by ``torchrun``, each process computes its part of every batch, and rank 0 alone writes.
+    ``device`` is ``cpu`` or ``cuda``, ``workers`` is the number of processes that prepare batches, and ``cache`` is
+    where decoded images are kept. ``on_step`` is called with the number of steps done, the model and the tokenizer, at
+    step 0 and after each step.
 
-    Args:
-        data, out, recipe: the folder of pairs, the folder of the run, and how to train.
-        resume: continue the run in ``out``.
-        device, workers, cache: ``cpu`` or ``cuda``, processes that prepare batches, and where decoded images are kept.
-        on_step: called with the number of steps done, the model and the tokenizer, at step 0 and after each step.
-
-    Returns:
-        One record per epoch, the first before any training: ``epoch``, ``step``, ``seconds``, ``loss`` (the contrastive
-        part, mean over the epoch's steps), each regularizer by name, ``temperature``, ``learning_rate`` (of Muon) and
-        both validation recalls.
+    Returns one record per epoch, the first before any training: ``epoch``, ``step``, ``seconds``, ``loss`` (of the
+    contrastive part) and each regularizer as means over the steps, ``temperature``, ``learning_rate`` (of Muon) and
+    both validation recalls.
     """
     # Stage 1: data.
     ranks, device = world(), parse_device(device)

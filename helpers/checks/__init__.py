@@ -1,6 +1,5 @@
 """The checks of the exercises: each compares an answer with the right one on random inputs and names the mistake."""
 
-# ruff: noqa: F401
 from helpers.checks.lesson01 import check_collate, check_flip_caption, check_pad
 from helpers.checks.lesson02 import (
     check_l2_normalize,

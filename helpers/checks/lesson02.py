@@ -100,14 +100,12 @@ def check_multi_positive_loss(logits: Tensor, image_ids: Tensor, text_image_ids:
     log_of_sum = -(image_p.log().mean() + text_p.log().mean()) / 2
     diagonal = (to_texts.diagonal().mean() + to_images.diagonal().mean()) / 2
     wrong_axes = both(for_images * to_images, for_texts * to_texts)
-    same_targets = both(for_images * to_texts, for_images * to_images)
     return loss, {
         "this is image to text only; take the mean with text to image": (for_images * to_texts).sum(1).mean(),
         "this is text to image only; take the mean with image to text": (for_texts * to_images).sum(0).mean(),
         "this is the sum of both directions; take their mean": 2 * loss,
         "the minus sign is missing; the loss is minus the log of a probability": -loss,
         "the targets sum to the number of right answers; divide by it": both(right * to_texts, right * to_images),
-        "text to image uses the targets of image to text; divide by the number of images of each text": same_targets,
         "this is the log of a sum of probabilities; sum the log probabilities, each times its target": log_of_sum,
         "each softmax is along the wrong axis; image to text is over the texts, dim=1": wrong_axes,
         "only the diagonal counts as right; every text of the same image is right": diagonal,

@@ -80,7 +80,6 @@ def check_nested_prefix_loss(x: Tensor, y: Tensor, prefixes: list[int], t: float
         return torch.stack([loss(k) for k in prefixes]).mean()
 
     last = mean(lambda k: contrastive_loss(x[:, -k:], y[:, -k:], t))
-    rows = mean(lambda k: contrastive_loss(x[:k], y[:k], t))
     cut_late = mean(lambda k: symmetric_cross_entropy(u[:, :k] @ v[:, :k].T / t))
     default = mean(lambda k: contrastive_loss(x[:, :k], y[:, :k]))
     return losses.mean(), {
@@ -89,7 +88,6 @@ def check_nested_prefix_loss(x: Tensor, y: Tensor, prefixes: list[int], t: float
         "only the first prefix counts here; is the return inside the loop?": losses[0],
         "only the last prefix counts here; collect the loss of each": losses[-1],
         "these are the last k components; a prefix is the first k": last,
-        "this cuts rows, which are pairs; components are along dim 1": rows,
         "the features are normalised before they are cut; a cut vector is shorter than 1, so cut first": cut_late,
         "the temperature is not passed on, so 0.07 is used": default,
     }

@@ -1,7 +1,5 @@
 """The checks of lesson 08: log-sum-exp in parts, and the bytes that a rank receives."""
 
-import math
-
 import torch
 from torch import Generator, Tensor
 
@@ -51,7 +49,6 @@ def check_merge_ranks(largest: Tensor, totals: Tensor) -> Values:
         "this adds the log-sum-exps of the ranks; add their exponentials instead": by_rank.sum(0),
         "this is the largest of the ranks' log-sum-exps; the other ranks count too": by_rank.amax(0),
         "this is the log-sum-exp of the largest logits alone; totals is not used": largest.logsumexp(0),
-        "this is the mean over the ranks; add the logarithm of their number": right - math.log(len(totals)),
     }
 
 
@@ -64,12 +61,11 @@ def cluster(generator: Generator, case: int) -> tuple[int, int, int]:
 @exercise("bytes_received", cluster)
 def check_bytes_received(batch: int, dim: int, ranks: int) -> Values:
     others = batch - batch // ranks
-    right, ours = 2 * 2 * 4.0 * others * dim, 2.0 * (4 * others * dim + 8 * (ranks - 1) * batch)
+    right = 2 * 2 * 4.0 * others * dim
     return right, {
         "a rank already has its own features; count only the features of the others": 16.0 * batch * dim,
         "these are the rank's own features; count the features of the others": 16.0 * batch // ranks * dim,
         "this is half the bytes: two sides are gathered, and the backward pass doubles the traffic": right / 2,
         "this is a quarter of the bytes: a float32 has four, and two sides travel forward and back": right / 4,
         "this is what all ranks together receive; one rank is asked for": right * ranks,
-        "this is the course's method, which gathers one side; here both sides are gathered": ours,
     }

@@ -67,10 +67,7 @@ def make_copies(root: Path = ROOT) -> None:
 
 
 def reset(lesson: str, root: Path = ROOT) -> None:
-    """Make one copy again, and keep the learner's work next to it.
-
-    ``lesson`` is the number of a notebook (``01`` or ``1``), its name or its path.
-    """
+    """Make one copy again, by a notebook's number (``01`` or ``1``), name or path; the learner's work is kept."""
     wanted = Path(lesson).stem
     matches = [path for path in lessons(root) if wanted in (path.stem, path.stem[:2], str(int(path.stem[:2])))]
     if not matches:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helpers.losses import at_least_float32, check_features, check_temperature, in_full_precision
+from helpers.losses import Number, at_least_float32, check_features, check_temperature, in_full_precision
 
 BLOCK_ROWS = 256  # with 16,384 columns a block takes 16 MB, which fits into a processor's cache
 LOG2_E = 1 / math.log(2)  # exp(x) == exp2(LOG2_E * x), and exp2 takes half the time of exp
@@ -66,10 +66,8 @@ class BlockwiseLogSumExp(torch.autograd.Function):
     A row is complete within its block. A column is not: it keeps its largest logit so far and the sum of the
     exponentials below it, which shrinks when a larger logit arrives. Where no logit can exceed ``SAFE_EXPONENT`` (for
     features of length 1, at temperatures above 0.024) no maximum is needed, and one exponential serves both directions.
-
     The backward pass computes each block again. The gradient of a logit is its softmax within its row and within its
     column, each times the gradient of that log-sum-exp.
-
     Source: Milakov and Gimelshein, 2018, "Online normalizer calculation for softmax", algorithm 3; recomputation as in
     Cheng et al., 2024, "Breaking the Memory Barrier" (Inf-CL).
     """
@@ -117,16 +115,14 @@ class BlockwiseLogSumExp(torch.autograd.Function):
         return grad_a, grad_b, None
 
 
-def scaled_features(images: Tensor, texts: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+def scaled_features(images: Tensor, texts: Tensor, temperature: Number) -> tuple[Tensor, Tensor]:
     """Images of length ``1 / temperature`` and texts of length 1, whose products are the logits, in float32 or more."""
     images, texts = at_least_float32(images), at_least_float32(texts)
     logit_scale = torch.as_tensor(1 / temperature, dtype=images.dtype, device=images.device).reshape(())
     return NormalizeRows.apply(images, logit_scale), NormalizeRows.apply(texts, torch.ones_like(logit_scale))
 
 
-def blockwise_contrastive_loss(
-    image_features: Tensor, text_features: Tensor, temperature: float | Tensor = 0.07
-) -> Tensor:
+def blockwise_contrastive_loss(image_features: Tensor, text_features: Tensor, temperature: Number = 0.07) -> Tensor:
     """Compute :func:`helpers.losses.contrastive_loss`, value and gradients, without its matrix of similarities.
 
     Memory grows with ``batch * dim`` instead of ``batch ** 2``. It takes four matrix products instead of three, and

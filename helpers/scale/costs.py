@@ -1,6 +1,5 @@
 """Memory and time of the contrastive loss, measured at several batch sizes, and a cost model for larger ones."""
 
-import json
 import os
 import tempfile
 import timeit
@@ -22,7 +21,6 @@ from helpers.losses import contrastive_loss
 from helpers.scale.blockwise import BLOCK_ROWS, blockwise_contrastive_loss, scaled_features
 from helpers.scale.distributed import local_contrastive_loss
 
-SIZES = {"cpu": (1024, 2048, 4096, 8192, 16_384), "cuda": (4096, 8192, 16_384, 32_768, 65_536, 131_072)}
 DIM = 512
 TWO_RANKS = "blockwise, two ranks"
 
@@ -127,24 +125,6 @@ def measure(way: str, pairs: int, dim: int = DIM, rounds: int = 3, device: str =
         setting = (meeting, torch.get_num_threads(), pairs, dim, rounds)
         ranks = [task.result() for task in [pool.submit(measure_rank, rank, *setting) for rank in (0, 1)]]
     return {name: max(rank[name] for rank in ranks) for name in ranks[0]}
-
-
-def write_costs(path: Path, device: str = "cpu", sizes: Sequence[int] | None = None) -> None:
-    """Measure every way at every size and write the table as JSON, as in ``data/results/scaling.json``.
-
-    On a GPU, two ranks are left out, and each way ends at the size that does not fit into memory.
-    """
-    rows = []
-    for way in [way for way in WAYS if device == "cpu" or way != TWO_RANKS]:
-        try:
-            for pairs in sizes or SIZES[device]:
-                rows.append({"pairs": pairs, "way": way} | measure(way, pairs, device=device))
-                print(rows[-1], flush=True)
-        except torch.cuda.OutOfMemoryError:
-            continue
-    name = torch.cuda.get_device_name() if device == "cuda" else f"{os.cpu_count()} CPU cores"
-    report = {"device": name, "torch": torch.__version__, "dim": DIM, "rows": rows}
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def fit(sizes: Sequence[float], values: Sequence[float]) -> tuple[float, float]:

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from helpers.files import InputError
-from helpers.losses import check_features, check_temperature
+from helpers.losses import Number, check_features, check_temperature
 from helpers.scale.blockwise import BlockwiseLogSumExp, scaled_features
 
 
@@ -42,10 +42,8 @@ def parse_device(name: str) -> torch.device:
     if kind != "cuda" or not (number.isdecimal() or name == "cuda"):
         raise InputError(f"unknown device {name!r}; choose cpu, cuda, or one of several GPUs, such as cuda:1")
     index = int(number) if number else world().local_rank
-    if index >= torch.cuda.device_count():
-        raise InputError(
-            f"device {name!r} needs {index + 1} GPUs, and PyTorch finds {torch.cuda.device_count()}; try cpu"
-        )
+    if index >= (found := torch.cuda.device_count()):
+        raise InputError(f"device {name!r} needs {index + 1} GPUs, and PyTorch finds {found}; try cpu")
     return torch.device("cuda", index)
 
 
@@ -90,7 +88,7 @@ def gather_features(features: Tensor) -> Tensor:
     return GatherRows.apply(features) if dist.is_initialized() else features
 
 
-def local_contrastive_loss(image_features: Tensor, text_features: Tensor, temperature: float | Tensor = 0.07) -> Tensor:
+def local_contrastive_loss(image_features: Tensor, text_features: Tensor, temperature: Number = 0.07) -> Tensor:
     """This rank's share of :func:`helpers.losses.contrastive_loss` over the batch of all ranks.
 
     Averaged over the ranks, the values are the loss of the whole batch, and the gradients are its gradients. Each rank
@@ -131,8 +129,6 @@ def rank_slice(rows: Sequence[int], rank: int, size: int) -> Sequence[int]:
     """This rank's part of a batch; the parts of all ranks, in order, are the batch."""
     share, remainder = divmod(len(rows), size)
     if remainder or share == 0:
-        raise InputError(
-            f"a batch of {len(rows)} pairs cannot be shared equally by {size} processes; "
-            f"choose a batch size such as {max(share, 1) * size}"
-        )
+        equal = f"choose a batch size such as {max(share, 1) * size}"
+        raise InputError(f"a batch of {len(rows)} pairs cannot be shared equally by {size} processes; {equal}")
     return rows[rank * share : (rank + 1) * share]

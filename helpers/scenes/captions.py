@@ -60,8 +60,6 @@ def describe(thing: Thing, *parts: str, other_words: bool = False) -> str:
 
     >>> describe(Thing("circle", "red", "small", "middle"), "size", "colour", "place")
     'a small red circle in the middle'
-    >>> describe(Thing("circle", "red", "small", "middle"), "size", "colour", "place", other_words=True)
-    'a little red circle in the centre'
     """
     words = [SIZES[thing.size][other_words]] if "size" in parts else []
     words += [thing.colour] if "colour" in parts else []
@@ -175,10 +173,8 @@ def fits(caption: str, scene: Iterable[Thing]) -> bool:
 
     A caption is true if the scene has the things it names, each a different one, and they lie as it says. It need not
     name everything: "a circle" is true of every scene with a circle. Relations are never borderline: of two things that
-    are "left of" or "above" each other, the centres are at least 18 of 64 pixels apart in that direction.
-
-    ``scene`` may also be plain tuples of (shape, colour, size, place). A ``ValueError`` names the part of the caption
-    that cannot be read.
+    are "left of" or "above" each other, the centres are at least 18 of 64 pixels apart in that direction. ``scene`` may
+    also be plain tuples. A ``ValueError`` names the part of the caption that cannot be read.
     """
     descriptions, relation = read_caption(caption)
     for things in itertools.permutations([Thing(*thing) for thing in scene], len(descriptions)):
@@ -228,9 +224,8 @@ def ceiling(scenes: Sequence[Scene], captions: Sequence[Sequence[str]]) -> dict[
 
     Given a caption, it answers with the image whose scene most probably got it, and is right with probability
     ``max_i p(caption | scene i) / sum_i p(caption | scene i)``. Given an image, it answers with the caption for which
-    that share is largest.
-
-    ``captions`` holds, for each scene, its captions in the gallery. Pass one level only for the ceiling of that level.
+    that share is largest. ``captions`` holds, for each scene, its captions in the gallery; pass one level only for
+    the ceiling of that level.
     """
     column_of = {caption: column for column, caption in enumerate(dict.fromkeys(itertools.chain(*captions)))}
     shares = np.zeros((len(scenes), len(column_of)))  # [scenes, captions], first p(caption | scene)

@@ -203,9 +203,6 @@ def write_scenes(root: Path, sizes: dict[str, int] = SPLITS, seed: int = 0, diff
 
     Each image has its truth (``things``) and one caption per level (``level``). No two scenes are equal, within a split
     or between splits, except for the duplicates asked for. The split ``minimal`` has minimal pairs.
-
-    Raises:
-        InputError: if ``root`` exists already, or the sizes or the shares of the difficulty are impossible.
     """
     if min(sizes.values()) < 1:
         raise InputError(f"each split needs at least one scene, not {sizes}")
@@ -220,9 +217,8 @@ def write_scenes(root: Path, sizes: dict[str, int] = SPLITS, seed: int = 0, diff
         write_annotations(partial, by_split, info=info | {"held_out": plan.held_out})
         records = [record for own in by_split.values() for record in own]
         with ProcessPoolExecutor() as pool:
-            rendered = pool.map(
-                render_record, records, itertools.repeat(seed), itertools.repeat(difficulty.scale), chunksize=256
-            )
+            seeds, scales = itertools.repeat(seed), itertools.repeat(difficulty.scale)
+            rendered = pool.map(render_record, records, seeds, scales, chunksize=256)
             list(tqdm(rendered, "rendering scenes", len(records), unit="image", disable=None))
 
 

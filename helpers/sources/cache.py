@@ -26,10 +26,7 @@ def decoded(paths: Sequence[Path | str], image_size: int, folder: Path | str | N
     """The pixels of all images, each resized to a square: uint8 ``[images, 3, image_size, image_size]``, read-only.
 
     The first call decodes the images and writes a cache into ``folder`` (``data/cache``); later calls map it. A second
-    process that wants the same cache waits until the first has written it.
-
-    Raises:
-        InputError: if an image is broken, or the cache cannot be written.
+    process that wants the same cache waits. A broken image or an unwritable folder raises ``InputError``.
     """
     paths = [os.path.abspath(path) for path in paths]
     folder = CACHE if folder is None else Path(folder)

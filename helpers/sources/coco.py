@@ -6,8 +6,7 @@
     data/<name>/annotations/captions_{train,val,test}.json
         {"images": [{"id", "file_name", "width", "height"}], "annotations": [{"id", "image_id", "caption"}]}
 
-COCO's own folders are read as they unpack: ``annotations/captions_{train,val}2017.json`` (or 2014) with the images in
-``train2017/`` and ``val2017/``. :mod:`helpers.sources.folders` reads the other layouts.
+COCO's own folders are read as they unpack. :mod:`helpers.sources.folders` lists all layouts and reads the others.
 """
 
 import json
@@ -42,9 +41,6 @@ def read_annotations(root: Path | str, split: str) -> list[Record]:
     """Read the images of a split with their captions, in the order of the annotation file.
 
     In COCO's own folders the split "train" is ``train2017``, or ``train2014`` if only that is there.
-
-    Raises:
-        InputError: if the folder or the split is missing, or the annotation file cannot be used.
     """
     path, folder = find_split(Path(root), split)
     content = read_json(path)

@@ -58,11 +58,7 @@ class Pairs:
 
 
 def open_pairs(path: Path | str) -> Pairs:
-    """Recognise the layout of a folder and read all its pairs.
-
-    Raises:
-        InputError: if the folder has no layout or more than one, or if its pairs cannot be used.
-    """
+    """Recognise the layout of a folder and read all its pairs; ``InputError`` if there is none, or more than one."""
     folder = Path(path)
     layout, files = find_layout(folder)
     note = f" in {files[0].name}" if layout in (KARPATHY, TABLE) else ""

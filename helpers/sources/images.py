@@ -14,8 +14,7 @@ REDUCED = 2.0  # a large image is first reduced coarsely to no less than this mu
 def read_image(path: Path | str) -> Image.Image:
     """Read an image file, or the first picture of an animation, as RGB: upright, and white where it is transparent.
 
-    Raises:
-        InputError: if the file is missing, broken, not an image, in a format that cannot be read, or far too large.
+    An ``InputError`` is raised if it is missing, broken, not an image, in another format, or far too large.
     """
     return read_rgb(Path(path), None)
 

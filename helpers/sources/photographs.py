@@ -44,10 +44,8 @@ def prepare_photographs(folder: Path, out: Path) -> str:
     """Write photographs with captions as a set of the course, and report what was written.
 
     Each photograph is turned upright, scaled down to at most 1,024 pixels on its longer side, and saved as a JPEG file
-    without the camera's notes, such as the place where it was taken.
-
-    Raises:
-        InputError: if a photograph cannot be read or has no caption, a split is empty, or ``out`` exists already.
+    without the camera's notes, such as the place where it was taken. An ``InputError`` is raised if a photograph cannot
+    be read or has no caption, a split is empty, or ``out`` exists already.
     """
     pairs = open_pairs(folder)
     uncaptioned = [path.name for path in images_without_captions(pairs.by_split)]

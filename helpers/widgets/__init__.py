@@ -1,5 +1,5 @@
 """The temperature explorer, the live training, and the figures of the lessons."""
 
-from helpers.widgets import figures as figures
-from helpers.widgets.explorer import TemperatureExplorer as TemperatureExplorer
-from helpers.widgets.live import LiveTraining as LiveTraining
+from helpers.widgets import figures
+from helpers.widgets.explorer import TemperatureExplorer
+from helpers.widgets.live import LiveTraining

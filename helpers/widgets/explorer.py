@@ -40,8 +40,7 @@ class TemperatureExplorer(anywidget.AnyWidget):
         images: thumbnails, one per pair: PIL images, or a tensor ``[pairs, 3, H, W]``, uint8 or in 0..1.
         captions: one string per pair.
         temperature: the start value; it may lie outside the slider's range of 0.01 to 2.
-        snapshots: the same pairs at moments of a training, each ``(image_features, text_features)``, perhaps named by
-            a mapping. The features above become the last moment, unless a snapshot equals them.
+        snapshots: by name, the features of the same pairs at moments of a training; "now" unless one equals them.
         image_ids: which image each pair shows; pairs with the same id can be masked.
     """
 
@@ -70,16 +69,14 @@ class TemperatureExplorer(anywidget.AnyWidget):
         images: Tensor | Sequence[Image.Image] | None = None,
         captions: Sequence[str] | None = None,
         temperature: float = 0.07,
-        snapshots: Mapping[object, Features] | Sequence[Features] | None = None,
+        snapshots: Mapping[object, Features] | None = None,
         image_ids: Tensor | Sequence[int] | None = None,
     ) -> None:
         check_temperature(temperature)
         moments, start = order_moments(image_features, text_features, snapshots)
         pairs = len(text_features)
         if pairs > MAX_PAIRS:
-            raise ValueError(
-                f"{pairs} pairs are too many to show; pass {MAX_PAIRS} or fewer, for example features[:64]"
-            )
+            raise ValueError(f"{pairs} pairs are too many to show; pass {MAX_PAIRS} or fewer, such as features[:64]")
         for name, given in (("images", images), ("captions", captions), ("image_ids", image_ids)):
             if given is not None and len(given) != pairs:
                 raise ValueError(f"{name} must have one entry per pair: got {len(given)} for {pairs} pairs")
@@ -179,16 +176,14 @@ class TemperatureExplorer(anywidget.AnyWidget):
 
 
 def order_moments(
-    image_features: Tensor, text_features: Tensor, snapshots: Mapping[object, Features] | Sequence[Features] | None
+    image_features: Tensor, text_features: Tensor, snapshots: Mapping[object, Features] | None
 ) -> tuple[dict[str, Features], int]:
     """Name the moments in order, and return the index of the one to start with."""
     now = (torch.as_tensor(image_features), torch.as_tensor(text_features))
     check_features(*now)
     if not all(side.isfinite().all() for side in now):
         raise ValueError("the features hold NaN or infinite numbers, which have no similarity; check the model")
-    if not isinstance(snapshots, Mapping):
-        snapshots = {f"moment {index}": features for index, features in enumerate(snapshots or ())}
-    moments = {str(name): tuple(map(torch.as_tensor, features)) for name, features in snapshots.items()}
+    moments = {str(name): tuple(map(torch.as_tensor, features)) for name, features in (snapshots or {}).items()}
     for name, features in moments.items():
         check_features(*features)
         if features[0].shape != now[0].shape:
@@ -251,8 +246,6 @@ def to_pil(images: Tensor | Sequence[Image.Image]) -> list[Image.Image]:
     if images.dtype != torch.uint8:
         low, high = float(images.min()), float(images.max())
         if not (low >= -1e-3 and high <= 1 + 1e-3):  # resizing may overshoot by a rounding error; NaN fails too
-            raise ValueError(
-                f"image values must lie in 0..1, not {low:.3g} to {high:.3g}; undo the normalisation first"
-            )
+            raise ValueError(f"images must lie in 0..1, not {low:.3g} to {high:.3g}; undo the normalisation first")
         images = images.float().clamp(0, 1).mul(255).round().byte()
     return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]

@@ -133,8 +133,7 @@ def curves(
     if log_x:
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
-    if y_limits is not None:
-        axis.set_ylim(y_limits)
+    axis.set_ylim(y_limits)
     if len(lines) > 1:
         axis.legend(frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
@@ -175,12 +174,9 @@ def effect_sizes(
 
 
 def live_figure(figure: Figure, update: Callable[..., None], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
-    """Show controls above a figure, which is rendered again whenever one of them changes.
+    """Show controls above a figure, which ``update`` changes whenever one of them changes, given their values by name.
 
-    Args:
-        figure: made with ``matplotlib.figure.Figure(...)``, not with pyplot, so that it belongs to this widget alone.
-        update: called with the value of each control by name; changes the figure's artists.
-        controls: each with a ``description``.
+    Make the figure with ``matplotlib.figure.Figure``, not with pyplot, and give each control a ``description``.
     """
     width, height = (int(80 * inches) for inches in figure.get_size_inches())
     # A fixed size, so that nothing moves while the figure changes.

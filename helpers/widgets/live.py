@@ -30,10 +30,8 @@ class LiveTraining(anywidget.AnyWidget):
     Args:
         step: trains one step at the given temperature, and returns the resulting numbers by name.
         steps: number of steps per run; after the last one, Start adds as many again.
-        temperature: the start value.
         panels: for each title, the names of the curves plotted under it; by default one panel per number.
-        limits: for a title, the ends of its vertical axis; by default the axis grows with the curves.
-        levels: for a title, dotted horizontal lines by name, such as chance.
+        limits, levels: for a title, the ends of its vertical axis, and dotted lines by name, such as chance.
     """
 
     _esm = BROWSER_SCRIPT
@@ -150,18 +148,11 @@ class LiveTraining(anywidget.AnyWidget):
 
     def _describe(self, panels: Mapping[str, Sequence[str]]) -> list[dict]:
         """The panels as the page reads them."""
-        for title in [*self._limits, *self._levels]:
-            if title not in panels:
-                raise ValueError(
-                    f"limits and levels are given by the title of a panel; {title!r} is not in {list(panels)}"
-                )
+        if unknown := {*self._limits, *self._levels} - {*panels}:
+            raise ValueError(f"limits and levels are given by the title of a panel, not by {unknown}")
+        limits, levels = self._limits, self._levels
         return [
-            {
-                "title": title,
-                "curves": list(names),
-                "limits": [float(end) for end in self._limits.get(title, ())],
-                "levels": {label: float(y) for label, y in self._levels.get(title, {}).items()},
-            }
+            {"title": title, "curves": [*names], "limits": [*limits.get(title, ())], "levels": levels.get(title, {})}
             for title, names in panels.items()
         ]
 

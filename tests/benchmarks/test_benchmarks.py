@@ -64,3 +64,11 @@ def test_adamw_alone_gets_every_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(optimizer, torch.optim.AdamW)
     optimized = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
     assert optimized == {id(weight) for part in (model, temperature) for weight in part.parameters()}
+
+
+def test_the_costs_have_one_row_per_way_and_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = benchmark("costs", monkeypatch)
+    monkeypatch.setattr(costs, "measure", lambda way, pairs, device: {"megabytes": 1.0, "milliseconds": 2.0})
+    costs.write_costs(tmp_path / "scaling.json", "cpu", [4, 8])
+    rows = json.loads((tmp_path / "scaling.json").read_text())["rows"]
+    assert [(row["way"], row["pairs"]) for row in rows] == [(way, pairs) for way in costs.WAYS for pairs in (4, 8)]

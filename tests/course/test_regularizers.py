@@ -399,8 +399,6 @@ def test_a_gradient_reaches_both_encoders(report: dict[str, dict], name: str) ->
     row = report[name]
     for side in ("gradient", "image_gradient", "text_gradient"):
         assert 0 < row[side] < math.inf
-    assert row["layers"]["image_encoder.stem"] > 0
-    assert row["layers"]["text_encoder.embedding"] > 0
 
 
 def test_the_report_exposes_the_blind_term(report: dict[str, dict]) -> None:
@@ -409,7 +407,7 @@ def test_the_report_exposes_the_blind_term(report: dict[str, dict]) -> None:
     assert pooled["alone_recall"] <= 100 * 2 / 12
     assert main["ranks"] == [12]
     assert main["alone_recall"] == 100
-    assert main["gradient"] == main["text_gradient"] == main["layers"]["image_encoder.down1"] == 1
+    assert main["gradient"] == main["image_gradient"] == main["text_gradient"] == 1
     for name in ("token_wise", "nested_prefixes", "crops", "soft_targets"):
         assert report[name]["alone_recall"] == 100, name
         assert min(report[name]["ranks"]) >= 6, name

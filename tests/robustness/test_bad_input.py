@@ -206,8 +206,7 @@ def test_foreign_checkpoints_are_refused_and_their_code_never_runs(
     [
         (["--data", "{root}/nowhere"], "no folder"),
         (["--split", "exam"], "no split 'exam'"),
-        (["--folds", "0"], "folds"),
-        (["--fold", "2"], "did you mean --folds?"),
+        (["--splits", "val"], "did you mean --split?"),
         (["--run", "{root}/nowhere"], "no checkpoint at"),
     ],
 )

@@ -14,7 +14,6 @@ from helpers.scenes import (
     HARD,
     LEVELS,
     SHAPES,
-    Difficulty,
     Scene,
     Thing,
     ceiling,
@@ -25,7 +24,7 @@ from helpers.scenes import (
     truth_oracle,
     write_scenes,
 )
-from helpers.scenes.render import SPLITS, false_caption
+from helpers.scenes.render import SPLITS, Difficulty, false_caption
 from helpers.sources import read_annotations, read_captions
 
 SMALL = {"train": 60, "val": 20, "test": 20}

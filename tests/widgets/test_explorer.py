@@ -132,7 +132,7 @@ def test_moments_of_a_training() -> None:
     assert named.numbers()["loss"] == pytest.approx(float(contrastive_loss(*last)), rel=1e-5)
     named.moment = 0
     assert named.numbers()["loss"] == pytest.approx(float(contrastive_loss(*first)), rel=1e-5)
-    listed = TemperatureExplorer(*features(6), snapshots=[first, last])
+    listed = TemperatureExplorer(*features(6), snapshots={"moment 0": first, "moment 1": last})
     assert (listed.moments, listed.moment) == (["moment 0", "moment 1", "now"], 2)
     assert listed.numbers()["loss"] == pytest.approx(float(contrastive_loss(*features(6))), rel=1e-5)
     assert explorer(4).moments == ["now"]
