@@ -103,3 +103,14 @@ def write_untrained_run(scenes: Path, out: Path, seed: int = 0) -> Path:
     }
     save_checkpoint(out / "last.pt", content)
     return out
+
+
+def write_without_truth(scenes: Path, out: Path) -> Path:
+    """The same images and captions without the truth of scenes and without minimal pairs, as photographs have them."""
+    (out / "annotations").mkdir(parents=True)
+    (out / "images").symlink_to(scenes / "images")
+    for split in ("train", "val", "test"):
+        content = json.loads((scenes / "annotations" / f"captions_{split}.json").read_text())
+        content["images"] = [{"id": image["id"], "file_name": image["file_name"]} for image in content["images"]]
+        (out / "annotations" / f"captions_{split}.json").write_text(json.dumps(content))
+    return out

@@ -1,11 +1,10 @@
-"""Measure how soon a picture follows the slider: the temperature explorer, and ipywidgets' ``interact``.
+"""Measure how soon the picture of the temperature explorer follows its slider, in JupyterLab and Chromium.
 
-``python tests/benchmarks/explorer.py [PAIRS ...]`` writes a table and all numbers to ``data/results``. Both show the
-softmax of a similarity matrix in one Chromium and one JupyterLab. The latency runs from the ``timeStamp`` of a real
-pointer event to the first painted frame in which one of 64 x 64 pixels of the picture differs.
+``python tests/benchmarks/explorer.py [PAIRS ...]`` writes a table and all numbers to ``data/results``. The latency runs
+from the ``timeStamp`` of a real pointer event to the first painted frame in which one of 64 x 64 pixels of the picture
+differs.
 """
 
-import json
 import os
 import random
 import sys
@@ -17,40 +16,19 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "widgets"))
 from notebook_page import NotebookPage
+from report import write_report
 from servers import chromium, serve
 
 from helpers.files import DATA
 
 MOVES, DRAGS = 30, 120
-BATCH = """
-import numpy as np
-rng = np.random.default_rng(0)
-image_features = rng.normal(size=(PAIRS, 64))
-text_features = image_features + 2 * rng.normal(size=(PAIRS, 64))
-"""
-INTERACT = f"""{BATCH}
-import ipywidgets
-import matplotlib.pyplot as plt
-%matplotlib inline
-normalized = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in (image_features, text_features)]
-similarities = normalized[0] @ normalized[1].T
-slider = ipywidgets.FloatLogSlider(value=0.07, min=-2, max=0.3, step=0.001, layout={{"width": "600px"}})
-@ipywidgets.interact(temperature=slider)
-def show(temperature):
-    weights = np.exp((similarities - 1) / temperature)
-    plt.figure(figsize=(5, 5))
-    plt.imshow(weights / weights.sum(1, keepdims=True), cmap="Blues", vmin=0, vmax=1)
-    plt.title(f"{{temperature:.3g}}")
-    plt.show()
-"""
-EXPLORER = f"""{BATCH}
+EXPLORER = """
+import torch
 from helpers.widgets import TemperatureExplorer
-TemperatureExplorer(image_features, text_features)
+images, noise = torch.randn(2, PAIRS, 64, generator=torch.Generator().manual_seed(0))
+TemperatureExplorer(images, images + 2 * noise)
 """
-RIVALS = {  # the cell, and selectors of the picture and the slider
-    "explorer": (EXPLORER, "canvas[data-matrix=softmax]", ".temperature-explorer input[aria-label^=Temperature]"),
-    "interact": (INTERACT, ".jp-OutputArea img", ".noUi-base"),
-}
+PICTURE, SLIDER = "canvas[data-matrix=softmax]", ".temperature-explorer input[aria-label^=Temperature]"
 WATCH = """(selector) => {
     const pixels = new OffscreenCanvas(64, 64).getContext("2d", { willReadFrequently: true });
     pixels.imageSmoothingEnabled = false;
@@ -88,14 +66,13 @@ WATCH = """(selector) => {
 class Slider:
     """The mouse on a slider."""
 
-    def __init__(self, notebook: NotebookPage, name: str, pairs: int) -> None:
+    def __init__(self, notebook: NotebookPage, pairs: int) -> None:
         self.page = notebook.page
-        _, picture, slider = RIVALS[name]
         notebook.ask("None", before=f"PAIRS = {pairs}")
         notebook.run(0)
-        self.page.locator(picture).first.wait_for()
-        self.page.evaluate(WATCH, picture)
-        track = self.page.locator(slider).first
+        self.page.locator(PICTURE).first.wait_for()
+        self.page.evaluate(WATCH, PICTURE)
+        track = self.page.locator(SLIDER).first
         track.scroll_into_view_if_needed()
         self.box = track.bounding_box()
         self.protocol = self.page.context.new_cdp_session(self.page)  # faster than Playwright's own mouse
@@ -127,38 +104,27 @@ class Slider:
 def measure(sizes: list[int], folder: Path) -> dict:
     rng, results = random.Random(0), []
     with chromium() as browser, serve("jupyterlab", folder) as jupyter:
-        notebooks = {}
-        for name, (cell, *_) in RIVALS.items():
-            page = browser.new_page(viewport={"width": 1280, "height": 1000})
-            notebooks[name] = NotebookPage(page, jupyter, f"{name}.ipynb", [cell])
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        notebook = NotebookPage(page, jupyter, "explorer.ipynb", [EXPLORER])
         for pairs in sizes:
-            rivals = {}
-            for name, notebook in notebooks.items():
-                notebook.page.bring_to_front()
-                slider = Slider(notebook, name, pairs)
-                latencies = []
-                for move in range(MOVES):
-                    time.sleep(rng.uniform(0, 1 / 60))
-                    latencies.append(slider.latency(rng.uniform(0.2, 0.35) if move % 2 else rng.uniform(0.4, 0.55)))
-                median, late = np.percentile(latencies, [50, 95]).round(1)
-                rivals[name] = {"median_ms": median, "p95_ms": late, "new_pictures_percent": round(slider.drag(), 1)}
-                slider.send(0.4, "mouseReleased")
-            results.append({"pairs": pairs, "rivals": rivals})
+            slider, latencies = Slider(notebook, pairs), []
+            for move in range(MOVES):
+                time.sleep(rng.uniform(0, 1 / 60))
+                latencies.append(slider.latency(rng.uniform(0.2, 0.35) if move % 2 else rng.uniform(0.4, 0.55)))
+            median, late = np.percentile(latencies, [50, 95]).round(1)
+            numbers = {"median_ms": median, "p95_ms": late, "new_pictures_percent": round(slider.drag(), 1)}
+            slider.send(0.4, "mouseReleased")
+            results.append({"pairs": pairs, **numbers})
         return {"cores": os.cpu_count(), "chromium": browser.version, "moves": MOVES, "results": results}
 
 
 if __name__ == "__main__":
     with TemporaryDirectory() as folder:
         report = measure([int(size) for size in sys.argv[1:]] or [16, 64, 256], Path(folder))
-    (DATA / "results" / "explorer.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     lines = [
         f"From a move of the slider to a changed picture: {report['cores']} cores, headless Chromium.\n",
-        "| pairs | | median, ms | 95 %, ms | new pictures |\n|---:|:---|---:|---:|---:|",
+        "| pairs | median, ms | 95 %, ms | frames with a new picture |\n|---:|---:|---:|---:|",
     ]
     for row in report["results"]:
-        for name, numbers in row["rivals"].items():
-            times = f"{numbers['median_ms']:.0f} | {numbers['p95_ms']:.0f}"
-            lines.append(f"| {row['pairs']} | {name} | {times} | {numbers['new_pictures_percent']:.0f} % |")
-    text = "\n".join(lines) + "\n"
-    (DATA / "results" / "explorer.md").write_text(text, encoding="utf-8")
-    print(text)
+        lines.append("| {pairs} | {median_ms:.0f} | {p95_ms:.0f} | {new_pictures_percent:.0f} % |".format(**row))
+    write_report(DATA / "results", "explorer", report, "\n".join(lines) + "\n")

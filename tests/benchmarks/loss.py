@@ -1,18 +1,15 @@
-"""The blockwise loss against open_clip's loss, and steps with and without gradient caching.
+"""The blockwise loss against open_clip's loss.
 
-``python tests/benchmarks/loss.py`` prints two tables and writes them, with all measurements, to ``data/results``. Every
+``python tests/benchmarks/loss.py`` prints a table and writes it, with all measurements, to ``data/results``. Every
 measurement includes normalisation and the gradients of both sides and of the temperature.
 
 - Time: the losses take turns; a ratio is the median of the ratios of the rounds. "Four products" is a lower bound: the
   matrix products that a loss without its matrix needs (the logits twice, the gradient of each side), and nothing else.
 - Memory: the tensors that are held at once at the worst moment, beyond the features, as PyTorch's profiler counts them.
 - Error: the largest error of value and gradients, relative to the largest element, against float64.
-- Steps: forward and backward pass of the dual encoder of the scenes, in one graph or with cached gradients.
 """
 
 import functools
-import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,19 +19,15 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss
+from report import machine, write_report
 from torch import Tensor
 
-from helpers.encoders import DualEncoder
 from helpers.files import DATA
-from helpers.scale import blockwise_contrastive_loss, gradient_cached_step
-from helpers.scale.blockwise import BLOCK_ROWS
+from helpers.scale.blockwise import BLOCK_ROWS, blockwise_contrastive_loss
 from helpers.scale.costs import peak_megabytes, random_pairs, with_gradients
-from helpers.temperature import LearnedTemperature
 
 ROUNDS = {4096: 3, 8192: 3, 16_384: 2}  # by the number of pairs
 ALONE = (32_768,)  # pairs at which only the blockwise loss is measured, once
-STEPS = ((256, 256), (1024, 1024), (32_768, 256))  # pairs, and pairs per part
-WORDS, MAX_LENGTH = 60, 25  # about the vocabulary and the longest caption of the scenes
 
 
 def open_clip_loss(images: Tensor, texts: Tensor, temperature: Tensor) -> Tensor:
@@ -101,41 +94,6 @@ def largest_errors(pairs: int, dim: int) -> dict[str, float]:
     return errors
 
 
-class Parts(Sequence):
-    """A batch of random images and captions; each part is generated when it is used."""
-
-    def __init__(self, pairs: int, size: int) -> None:
-        self.sizes = [min(size, pairs - start) for start in range(0, pairs, size)]
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        size, generator = self.sizes[index], torch.Generator().manual_seed(index)
-        token_ids = torch.randint(2, WORDS, (size, MAX_LENGTH), generator=generator)
-        return torch.randn(size, 3, 64, 64, generator=generator), token_ids, torch.zeros_like(token_ids).bool()
-
-
-def measure_step(pairs: int, part: int) -> dict:
-    """One training step with dropout and a learned temperature, without its optimizer."""
-    torch.manual_seed(0)
-    model, temperature = DualEncoder(WORDS, MAX_LENGTH, dropout=0.1).train(), LearnedTemperature(0.07)
-
-    def loss(images: Tensor, texts: Tensor) -> Tensor:
-        return blockwise_contrastive_loss(images, texts, temperature(0.0))
-
-    def step(pairs: int) -> None:
-        parts = Parts(pairs, part)
-        if len(parts) == 1:
-            loss(*model(*parts[0])).backward()
-        else:
-            gradient_cached_step(lambda part: model(*part), parts, loss)
-
-    step(16)
-    seconds = seconds_of(lambda: step(pairs))
-    return {"pairs": pairs, "part": part, "seconds": seconds, "memory_mb": peak_megabytes(lambda: step(pairs))}
-
-
 def table(report: dict) -> Iterator[str]:
     """The lines of the report in Markdown."""
     errors = report["largest_error"]
@@ -152,29 +110,20 @@ def table(report: dict) -> Iterator[str]:
             yield f"| {row['pairs']:,} | {name} | {seconds:.2f} | {time_ratio} | {memory} | {memory_ratio} |"
     for row in report["alone"]:
         yield f"| {row['pairs']:,} | blockwise | {row['seconds']:.2f} | | {row['memory_mb']:,.0f} MB | |"
-    yield "\nA step of the dual encoder of the scenes at 64 pixels, without its optimizer; memory beyond the model.\n"
-    yield "| pairs | pairs per part | seconds | memory |\n|---:|---:|---:|---:|"
-    for row in report["steps"]:
-        part = f"{row['part']:,}" if row["part"] < row["pairs"] else "one graph"
-        yield f"| {row['pairs']:,} | {part} | {row['seconds']:.2f} | {row['memory_mb']:,.0f} MB |"
 
 
-def run(out: Path, rounds: dict[int, int], alone: Sequence[int], steps: Sequence[tuple[int, int]], dim: int) -> None:
+def run(out: Path, rounds: dict[int, int], alone: Sequence[int], dim: int) -> None:
     """Measure, print, and write ``loss.json`` and ``loss.md``."""
-    report = {"dim": dim, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    report |= {"open_clip": open_clip.__version__}
+    report: dict = {"dim": dim, **machine(), "open_clip": open_clip.__version__}
     report["results"] = [measure_losses(pairs, dim, n) for pairs, n in rounds.items()]
     report["alone"] = []
     for pairs in alone:
         measured = functools.partial(LOSSES["blockwise"], *random_pairs(pairs, dim))
         report["alone"].append({"pairs": pairs, "seconds": seconds_of(measured), "memory_mb": peak_megabytes(measured)})
-    report["steps"] = [measure_step(*step) for step in steps]
     report["largest_error"] = {"pairs": min(rounds), **largest_errors(min(rounds), dim)}
-    (out / "loss.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (out / "loss.md").write_text("\n".join(table(report)) + "\n", encoding="utf-8")
-    print((out / "loss.md").read_text(encoding="utf-8"))
+    write_report(out, "loss", report, "\n".join(table(report)) + "\n")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(min(2, torch.get_num_threads()))
-    run(DATA / "results", ROUNDS, ALONE, STEPS, dim=512)
+    run(DATA / "results", ROUNDS, ALONE, dim=512)

@@ -29,17 +29,14 @@ def test_loader_report_compares_three_loaders(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.long
-def test_loss_report_has_times_memory_and_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = [(1024, 1024), (1024, 64)]
-    benchmark("loss", monkeypatch).run(tmp_path, {2048: 1}, alone=[2048], steps=steps, dim=16)
+def test_loss_report_has_times_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    benchmark("loss", monkeypatch).run(tmp_path, {2048: 1}, alone=[2048], dim=16)
     report = json.loads((tmp_path / "loss.json").read_text())
     (row,) = report["results"]
     assert row["ratio_of_time_to"].keys() == {"open_clip", "four products"}
     assert all(ratio > 0 for ratio in row["ratio_of_time_to"].values())
     assert row["ratio_of_memory_to"]["open_clip"] < 0.5
     assert report["largest_error"]["blockwise"] < 2e-6
-    one_graph, in_parts = report["steps"]
-    assert in_parts["memory_mb"] < one_graph["memory_mb"] / 4
     assert "open_clip" in (tmp_path / "loss.md").read_text()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from harness import write_without_truth
 from scipy import stats
 from torch import Tensor
 
@@ -190,18 +191,7 @@ def test_seeds_are_compared_in_pairs() -> None:
 def test_impossible_experiments_are_refused_and_nothing_is_written(
     folder: Path, tmp_path: Path, arms: dict[str, Recipe], seeds: list[int], words: str
 ) -> None:
-    write_like_photographs(folder / "scenes", tmp_path / "photographs")
+    photographs = write_without_truth(folder / "scenes", tmp_path / "photographs")
     with pytest.raises(InputError, match=words):
-        run_experiment(tmp_path / "photographs", arms, tmp_path / "runs", seeds)
+        run_experiment(photographs, arms, tmp_path / "runs", seeds)
     assert not (tmp_path / "runs").exists()
-
-
-def write_like_photographs(scenes: Path, to: Path) -> None:
-    """Write the same images and captions without their truth."""
-    (to / "annotations").mkdir(parents=True)
-    (to / "images").symlink_to(scenes / "images")
-    for split in ("train", "val", "test"):
-        content = json.loads((scenes / "annotations" / f"captions_{split}.json").read_text())
-        for image in content["images"]:
-            image.pop("things")
-        (to / "annotations" / f"captions_{split}.json").write_text(json.dumps(content))

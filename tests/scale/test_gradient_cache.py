@@ -69,14 +69,6 @@ def naively_accumulated(learner: Learner) -> Tensor:
     return value.detach()
 
 
-def losses_of_parts(learner: Learner) -> Tensor:
-    """The mean loss of the parts, weighted by their sizes; negatives come from the same part only."""
-    values = [learner.loss(*learner.encode(part)) * size for part, size in zip(learner.parts, PART_SIZES, strict=True)]
-    value = sum(values) / sum(PART_SIZES)
-    value.backward()
-    return value.detach()
-
-
 def largest_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     """The largest difference relative to the largest gradient of each parameter; both have the same parameters."""
     assert ours.keys() == theirs.keys()
@@ -116,14 +108,6 @@ def test_naive_accumulation_multiplies_the_gradient_of_the_temperature_by_the_nu
     assert float(ours[name] / expected[name]) == pytest.approx(1)
     del naive[name], expected[name]
     assert largest_difference(naive, expected) < 1e-10  # the gradients of the encoders are right
-
-
-def test_the_mean_loss_of_the_parts_is_another_loss() -> None:
-    learner = Learner(dropout=0.0)
-    value, expected = learner.gradients(whole_batch)
-    value_of_parts, gradients_of_parts = learner.gradients(losses_of_parts)
-    assert value_of_parts < 0.8 * value  # fewer negatives
-    assert largest_difference(gradients_of_parts, expected) > 0.1
 
 
 def test_random_numbers_after_a_step_continue_as_after_one_pass() -> None:

@@ -174,7 +174,7 @@ def test_step_must_return_the_same_numbers_each_time(returned: object) -> None:
     [
         ({"temperature": 0.0}, "temperature"),
         ({"steps": 0}, "steps must be 1 or more"),
-        ({"panels": {"Loss": ["loss"]}, "limits": {"loss": (0, 1)}}, "'loss' is not in"),
+        ({"panels": {"Loss": ["loss"]}, "limits": {"loss": (0, 1)}}, "not by {'loss'}"),
     ],
 )
 def test_wrong_arguments_are_named(model: Model, arguments: dict, words: str) -> None:
