@@ -9,6 +9,8 @@ uv = $$(uv --version >/dev/null 2>&1 && echo uv || echo .venv/bin/uv)
 export OMP_WAIT_POLICY := PASSIVE
 # Without compiled files, each start of a kernel would compile torch again, which takes ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
+# Another project's modules may have the names of the course's.
+unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
 .PHONY: help lab exercises reset env pairs test clean test-long notebooks features experiments benchmark lock

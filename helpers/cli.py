@@ -4,17 +4,20 @@ import argparse
 import dataclasses
 import difflib
 import json
+import os
+import re
 import shlex
 import sys
 import typing
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-from helpers.experiments import run_experiment, summary
-from helpers.files import InputError, atomic_file, read_text
+from helpers.experiments import folder_of, run_experiment, summary
+from helpers.files import InputError, atomic_file, locked, read_text
 from helpers.report import evaluate_split, search_images, table
 from helpers.runs import find_checkpoint, load_checkpoint, restore_model
 from helpers.scale.distributed import process_group
@@ -73,7 +76,7 @@ def read_arms(path: Path, epochs: float) -> dict[str, Recipe]:
         name, _, options = (part.strip() for part in line.partition(":"))
         parser = CommandLine(prog=f"{path}, arm {name!r}", add_help=False, allow_abbrev=False)
         add_recipe_options(parser)
-        if not name or name in arms or not all(letter.isalnum() or letter in " -_.," for letter in name):
+        if not re.fullmatch(r"\w[\w .,-]*", name) or folder_of(name) in map(folder_of, arms):
             raise InputError(f"{path}: each arm needs a different name, of letters, digits, spaces and -_.,: {name!r}")
         try:
             arms[name] = recipe_from(parser.parse_args(shlex.split(options)), epochs=epochs)
@@ -90,7 +93,7 @@ def run_train(options: argparse.Namespace) -> None:
         raise InputError(f"--workers must be 0 or more, not {options.workers}")
     settings = {name: getattr(options, name) for name in ("resume", "device", "workers", "cache")}
     torch.set_num_threads(min(2, torch.get_num_threads()))
-    with process_group(options.device) as ranks:
+    with process_group(options.device) as ranks, nullcontext() if ranks.rank else locked(options.out):
         try:
             train(options.data, options.out, recipe, **settings)
         except KeyboardInterrupt:
@@ -119,7 +122,8 @@ def run_search(options: argparse.Namespace) -> None:
 def run_experiment_command(options: argparse.Namespace) -> None:
     arms = read_arms(options.arms, options.epochs)
     runs = options.runs or options.out.with_suffix("")
-    result = run_experiment(options.data, arms, runs, range(options.seeds), options.jobs)
+    with locked(runs):
+        result = run_experiment(options.data, arms, runs, range(options.seeds), options.jobs)
     with atomic_file(options.out) as file:
         file.write(json.dumps(result, indent=1).encode())
     print(summary(result))
@@ -179,14 +183,17 @@ def make_parser() -> CommandLine:
 
 def add_pair_commands(command: Callable[..., CommandLine]) -> None:
     """Add the commands that make, fetch or describe pairs."""
-    added = command("look", "describe a folder of pairs", lambda options: print(look(options.folder)))
+    language = {"help": "of text files with a line for each language, such as 'de.utf8=ein Hund'"}
+    added = command("look", "describe a folder of pairs", lambda options: print(look(options.folder, options.language)))
     added.add_argument("folder", type=Path)
+    added.add_argument("--language", **language)
 
     def run_photographs(options: argparse.Namespace) -> None:
-        print(prepare_photographs(options.folder, options.out))
+        print(prepare_photographs(options.folder, options.out, options.language))
 
     added = command("photographs", "prepare your own photographs for the course", run_photographs)
     added.add_argument("folder", type=Path, help="images and a captions.csv with the header file,caption")
+    added.add_argument("--language", **language)
     added.add_argument("--out", type=Path, required=True, help="the folder to write")
 
     added = command("coco", "download COCO 2017", lambda options: download_coco(options.out, options.split))
@@ -209,10 +216,15 @@ def add_pair_commands(command: Callable[..., CommandLine]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):  # a code page of Windows lacks most letters
+        stream.reconfigure(errors="backslashreplace")
     options = make_parser().parse_args(arguments)
     try:
         options.handler(options)
-    except (InputError, OSError) as error:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, OSError) as error:
         print(f"python -m helpers: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

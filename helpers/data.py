@@ -1,6 +1,7 @@
 """Pairs on disk to batches: the dataset, the loader, and the batches that the encoders take."""
 
 import random
+import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -20,6 +21,7 @@ from helpers.sources.coco import read_captions as read_captions
 from helpers.sources.images import read_square
 from helpers.text import WordTokenizer, split_words
 
+SHARED_MEMORY = Path("/dev/shm")  # on Linux, what workers pass their batches through
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -274,6 +276,11 @@ def make_loader(
 ) -> DataLoader:
     """Shuffled training batches. Call ``set_epoch`` on the dataset and on ``batch_sampler`` before each epoch."""
     batches = EpochBatches(len(dataset), batch_size, seed, rank=rank, ranks=ranks)
+    # Each worker keeps two batches of float32 ready; one that finds no room for them would wait for ever.
+    needed = 2 * workers * 4 * 3 * dataset.image_size**2 * batches.batch_size // ranks
+    if workers and SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free < needed:
+        hint = "take fewer workers or smaller batches, or start Docker with --shm-size=2g"
+        raise InputError(f"{workers} workers need {needed / 1e6:,.0f} MB in {SHARED_MEMORY}, and less is free; {hint}")
     return DataLoader(dataset, batch_sampler=batches, collate_fn=Collate(tokenizer), num_workers=workers)
 
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from helpers.evaluation import CONFIDENCE, DIRECTIONS, linear_probe, metrics_in_folds
 from helpers.files import InputError, atomic_file, read_json
 from helpers.report import encode_records, evaluate_split
-from helpers.runs import load_checkpoint, restore_model
+from helpers.runs import fingerprint, load_checkpoint, restore_model
 from helpers.scenes import COLOURS, SHAPES, Scene, truth_of
 from helpers.sources import open_pairs
 from helpers.training import Recipe, train
@@ -100,9 +100,17 @@ def measure(checkpoint: dict, data: Path) -> dict[str, float]:
     return measures
 
 
-def run_once(data: Path, out: Path, recipe: Recipe, cache: Path | None) -> dict[str, float]:
-    """Train and measure one run, or continue it; if it is finished, read its measures."""
-    settings = json.loads(json.dumps({"data": data.name, "recipe": asdict(recipe)}))
+def folder_of(arm: str) -> str:
+    """The folder of an arm's runs; names that differ in spaces or capitals only would share one."""
+    return arm.replace(" ", "_").casefold()
+
+
+def run_once(data: Path, out: Path, recipe: Recipe, cache: Path | None, of_data: str) -> dict[str, float]:
+    """Train and measure one run, or continue it; if it is finished, read its measures.
+
+    ``of_data`` is a hash of the pairs: a run on other pairs in the same folder would not be comparable.
+    """
+    settings = json.loads(json.dumps({"data": of_data, "recipe": asdict(recipe)}))
     finished = out / "measures.json"
     if finished.is_file():
         stored = read_json(finished)
@@ -131,11 +139,12 @@ def run_experiment(
     pairs = open_pairs(data)
     if "minimal" not in pairs.splits or truth_of(pairs.records("test")) is None:
         raise InputError(f"{data} has no scenes with minimal pairs; `python -m helpers scenes` writes them")
+    of_data = fingerprint(map(pairs.captions, pairs.splits))
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         futures = {}
         for seed, (name, recipe) in product(seeds, arms.items()):
-            out = runs / name.replace(" ", "_") / str(seed)
-            futures[name, seed] = pool.submit(run_once, data, out, replace(recipe, seed=seed), cache)
+            out = runs / folder_of(name) / str(seed)
+            futures[name, seed] = pool.submit(run_once, data, out, replace(recipe, seed=seed), cache, of_data)
         try:
             for future in tqdm(as_completed(futures.values()), total=len(futures), unit="run", disable=None):
                 future.result()

@@ -1,12 +1,17 @@
 """Files and folders: errors that a student understands, and writes that happen completely or not at all."""
 
+import codecs
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import charset_normalizer
+from filelock import FileLock, Timeout
 
 DATA = Path(__file__).resolve().parents[1] / "data"  # where the course keeps its pairs
 
@@ -58,14 +63,37 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def read_text(path: Path) -> str:
-    """Read a UTF-8 text file, with or without a byte-order mark."""
+@contextmanager
+def locked(path: Path, wait: bool = False) -> Iterator[None]:
+    """Keep other processes from writing ``path`` at the same time: they are refused, or wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with FileLock(lock, timeout=-1 if wait else 0):
+            yield
+    except Timeout:
+        raise InputError(f"{path} is in use by another command; wait for its end, or choose another name") from None
+    finally:
+        with suppress(OSError):  # Windows keeps a file that another process has open
+            lock.unlink()
+
+
+def read_text(path: Path) -> str:
+    """Read a text file: UTF-8, UTF-16 with a byte-order mark, or what the bytes look like; lines end in ``\\n``."""
+    try:
+        content = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path} ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        guess = charset_normalizer.from_bytes(content).best()
+        if guess is None:
+            raise InputError(f"{path} is not a text file; save it as UTF-8") from None
+        print(f"{path} is not UTF-8; read as {guess.encoding}, so check its letters", file=sys.stderr)
+        text = str(guess)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: Path) -> Any:

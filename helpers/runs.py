@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,8 @@ class Run:
 
     def __init__(self, out: Path, settings: dict, checkpoint: dict | None) -> None:
         self.out, self.settings, self.checkpoint = out, settings, checkpoint
-        self.started = self.saved = time.monotonic()
+        self.started = time.monotonic()
+        self.saved = self.started if checkpoint else -math.inf  # the first step is saved, so that any run can resume
         self.seconds_before = checkpoint["seconds"] if checkpoint else 0.0
         self.records: list[dict] = checkpoint["records"] if checkpoint else []
         self.sums: dict[str, Tensor] = checkpoint["sums"] if checkpoint else {}  # of the losses since the last record
@@ -123,7 +125,7 @@ class Run:
             "vocabulary": tokenizer.vocabulary,
             "max_length": tokenizer.max_length,
             "recipe": self.settings,
-            "fingerprint": fingerprint(datasets),
+            "fingerprint": fingerprint((dataset.image_paths, dataset.captions) for dataset in datasets),
         }
         if not self.checkpoint:
             return 0
@@ -192,7 +194,7 @@ class Run:
 
     def save_if_due(self, step: int) -> None:
         """Save if the last save was a minute ago or longer."""
-        if time.monotonic() - self.saved >= SAVE_EVERY:
+        if step > 0 and time.monotonic() - self.saved >= SAVE_EVERY:
             self.save(step)
 
     def save(self, step: int, name: str = "last.pt") -> None:
@@ -213,12 +215,12 @@ class Run:
             save_checkpoint(self.out / name, state | self.constants)
 
 
-def fingerprint(datasets: Sequence[ImageTextDataset]) -> str:
-    """A hash of all captions, image names and file sizes."""
+def fingerprint(splits: Iterable[tuple[Sequence[Path], Sequence[Sequence[str]]]]) -> str:
+    """A hash of all captions, image names and file sizes, from the paths and the captions of each split."""
     digest = hashlib.sha256()
-    for dataset in datasets:
-        for path, captions in zip(dataset.image_paths, dataset.captions, strict=True):
-            digest.update(repr((path.name, path.stat().st_size, captions)).encode())
+    for paths, captions in splits:
+        for path, own in zip(paths, captions, strict=True):
+            digest.update(repr((path.name, path.stat().st_size, own)).encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -1,26 +1,33 @@
 """Words to token ids: a tokenizer small enough to read in a minute."""
 
-import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
+import regex
 import torch
 from torch import Tensor
 
 from helpers.files import InputError
 
 PADDING, UNKNOWN = 0, 1
-# A word is a run of letters and digits. Chinese is written without spaces, so each Chinese character is one word.
-WORD = re.compile(r"[\u4e00-\u9fff]|[^\W_\u4e00-\u9fff]+(?:'[^\W_\u4e00-\u9fff]+)*")
+# A word is a run of letters, their marks and digits. Chinese is written without spaces, so each character is one word.
+LETTERS = r"[\p{L}\p{M}\p{N}--\p{Han}]+"
+WORD = regex.compile(rf"\p{{Han}}|{LETTERS}(?:'{LETTERS})*", regex.V1)
+INVISIBLE = regex.compile("[\u00ad\u200c\u200d\u2060]")  # soft hyphens and joiners, which stand within words
+RARE = SHARED = 0.1  # shares of words that occur once, and of images without a caption of their own
 
 
 def split_words(text: str) -> list[str]:
-    """Split a text into lower-case words, without punctuation.
+    """Split a text into lower-case words, without punctuation; different spellings in Unicode become one.
 
     >>> split_words("A small, red circle!")
     ['a', 'small', 'red', 'circle']
     """
-    return WORD.findall(text.lower())
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", INVISIBLE.sub("", text.replace("\u2019", "'")).casefold())
+    return WORD.findall(text.casefold())
 
 
 class WordTokenizer:
@@ -52,6 +59,22 @@ class WordTokenizer:
         longest = max(map(len, captions_in_words))
         return cls(["<padding>", "<unknown>", *words], min(longest, max_length))
 
+    @classmethod
+    def fit(cls, captions: Sequence[Sequence[str]]) -> tuple["WordTokenizer", list[str]]:
+        """The tokenizer of a training, from the captions of each image, and what :func:`unseen` says of it.
+
+        In a large set, words that occur once are left out, so that the model learns what to make of an unknown word;
+        they stay where they are a tenth of the text or more, such as names.
+        """
+        texts = list(chain.from_iterable(captions))
+        counts = Counter(chain.from_iterable(map(split_words, texts)))
+        rare = sum(count == 1 for count in counts.values()) / max(1, counts.total())
+        tokenizer = cls.build(texts, min_count=2 if len(texts) > 1000 and rare < RARE else 1)
+        remarks = unseen(tokenizer, captions)
+        if rare >= RARE and len(texts) > 1000:
+            remarks.append(f"{rare:.0%} of all words occur only once; the vocabulary of {len(tokenizer):,} keeps them")
+        return tokenizer, remarks
+
     def __len__(self) -> int:
         return len(self.vocabulary)
 
@@ -70,3 +93,25 @@ class WordTokenizer:
         length = max((len(row) for row in rows), default=0)
         token_ids = torch.tensor([row + [PADDING] * (length - len(row)) for row in rows], dtype=torch.long)
         return token_ids, token_ids == PADDING
+
+
+def unseen(tokenizer: WordTokenizer, captions: Sequence[Sequence[str]]) -> list[str]:
+    """Say with numbers what a model cannot see of the captions of each image: one sentence for each kind of trouble."""
+    texts = list(chain.from_iterable(captions))
+    words = {text: tuple(split_words(text)) for text in texts}
+    images_with = Counter(chain.from_iterable({words[text] for text in own} for own in captions))
+    shared = sum(all(images_with[words[text]] > 1 for text in own) for own in captions)
+    found = {
+        f"have more than {tokenizer.max_length} words; what follows is cut off": [
+            text for text in texts if len(words[text]) > tokenizer.max_length
+        ],
+        "have no word, so they are all the same to the model": [text for text in texts if not words[text]],
+        "have only unknown words, so they are all the same to the model": [
+            text for text in texts if words[text] and not tokenizer.id_of.keys() & words[text]
+        ],
+    }
+    lines = [f"{len(own):,} of {len(texts):,} captions {what}: {own[0][:60]!r}" for what, own in found.items() if own]
+    if shared > SHARED * len(captions):
+        which = f"{shared:,} of {len(captions):,} images share every caption with another image"
+        lines.append(f"{which}; no model can tell these captions apart, and the loss cannot reach 0")
+    return lines

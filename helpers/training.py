@@ -5,7 +5,6 @@ import random
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,9 @@ class Recipe:
     temperature: str = option("learned:0.1", f"a schedule: {', '.join(FORMS.values())}")
     image_size: tuple[int, ...] = option((64,), "side in pixels, 32 or more; several vary it from batch to batch")
     regularizers: tuple[str, ...] = option((), f"NAME[:WEIGHT], can be repeated: {', '.join([*REGULARIZERS, *RATES])}")
-    augment: tuple[str, ...] = option((), "flip, flip:exchange (captions too) or crop[:SHARE], can be repeated")
+    augment: tuple[str, ...] = option(
+        (), "flip (unless a caption says left or right, in English or Chinese), flip:exchange, crop[:SHARE]"
+    )
     batch_size: int = option(256, "images per step, across all processes; the other pairs are the negatives")
     captions: int = option(2, "captions per image in a step; images with fewer repeat theirs")
 
@@ -125,13 +126,15 @@ def load_data(
     augment = parse_augmentation(recipe.augment)
     train_set = ImageTextDataset(paths, captions, recipe.image_size, recipe.seed, augment, per_image)
     val_set = ImageTextDataset(*pairs.captions("val"), train_set.image_size)
+    if len(train_set) < 2:
+        raise InputError(f"{data} has one training image, and a batch needs two or more: the others are the negatives")
+    tokenizer, remarks = WordTokenizer.fit(captions)
     if len(train_set) < recipe.batch_size:
-        tqdm.write(f"{data} has {len(train_set)} training images, so each batch has all of them", file=sys.stderr)
+        remarks.append(f"{len(train_set)} training images are fewer than a batch, so each batch has all of them")
     for dataset in (train_set, val_set):
         dataset.use_cache(cache)
-    all_captions = list(chain(*captions))
-    # In a large set, words that occur once are left out, so that the model learns what to make of an unknown word.
-    tokenizer = WordTokenizer.build(all_captions, min_count=2 if len(all_captions) > 1000 else 1)
+    for remark in remarks if world().rank == 0 else ():
+        tqdm.write(f"{data}: {remark}", file=sys.stderr)
     return train_set, val_set, tokenizer
 
 

@@ -9,7 +9,7 @@ from subprocess import run
 
 from helpers.classroom.copies import ROOT, lessons, make_copies, reset
 from helpers.classroom.execute import execute
-from helpers.files import DATA, InputError
+from helpers.files import DATA, InputError, locked
 
 
 def generate_pairs() -> None:
@@ -26,11 +26,13 @@ def lab(port: int | None) -> None:
     """Make what is missing, then run JupyterLab on the learner's copies until Ctrl-C."""
     from jupyterlab.labapp import LabApp
 
-    generate_pairs()
-    make_copies()
+    with locked(ROOT / "my_course", wait=True):
+        generate_pairs()
+        make_copies()
     os.environ["JUPYTER_CONFIG_PATH"] = str(Path(__file__).parent)  # for labconfig/page_config.json
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # these two lines: no kernel of another Python
-    os.environ.pop("JUPYTER_PATH", None)
+    for name in ("JUPYTER_PATH", "PYTHONPATH"):  # nor another project's modules
+        os.environ.pop(name, None)
     arguments = [
         f"--ServerApp.root_dir={ROOT / 'my_course'}",
         f"--LabApp.default_url=/lab/tree/{lessons(ROOT)[0].name}",
@@ -71,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     added.set_defaults(run=lambda options: [execute(path) for path in options.notebooks])
     added = commands.add_parser("features", help="for authors: train once and write data/features.npz")
     added.set_defaults(run=lambda _: write_features())
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args(arguments)
     try:
         options.run(options)

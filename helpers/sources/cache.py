@@ -1,7 +1,7 @@
 """A cache of decoded images: the pixels of a whole split in one ``.npy`` file, mapped into memory when it is read.
 
-The name of the file depends on the paths, sizes and modification times of the images, so an image that was replaced is
-decoded again. The folder may be removed at any time.
+The name of the file depends on the paths, sizes and times of the images, so an image that was replaced is decoded
+again, even if the new one has the same size and date. The folder may be removed at any time.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ def decoded(paths: Sequence[Path | str], image_size: int, folder: Path | str | N
     paths = [os.path.abspath(path) for path in paths]
     folder = CACHE if folder is None else Path(folder)
     images = f"{short_hash(paths)}-{image_size}px"
-    states = (f"{status.st_size}:{status.st_mtime_ns}" for status in map(os.stat, paths))
+    states = (f"{s.st_size}:{s.st_mtime_ns}:{s.st_ctime_ns}:{s.st_ino}" for s in map(os.stat, paths))
     file = folder / f"{images}-{short_hash(states)}.npy"
     if not file.exists():
         try:

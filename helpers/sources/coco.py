@@ -98,6 +98,10 @@ def annotation_files(root: Path) -> dict[str, Path]:
 
 def check_file_name(file_name: str, where: str) -> None:
     path = Path(file_name)
+    if len(path.name.encode(errors="surrogateescape")) > 255 or "\0" in file_name:
+        raise InputError(
+            f"{where} has the file name '{file_name[:40]}...', which is too long for one; check the columns"
+        )
     if path.anchor or ".." in path.parts or not path.name:
         raise InputError(f"{where} has the file name {file_name!r}, which must lie inside the folder; move the image")
 

@@ -5,19 +5,23 @@
 | COCO Captions, the course's own | ``annotations/captions_train.json`` and so on, ``images/`` |
 | COCO's own folders | ``annotations/captions_train2017.json`` (or 2014), ``train2017/``, ``val2017/`` |
 | Karpathy's splits | ``dataset_coco.json``, ``dataset_flickr8k.json`` and so on, next to the images |
-| table | ``captions.txt``, or a CSV or TSV file, whose header names a file, a caption and perhaps a split |
-| plain folder | images, each with a ``.txt`` of the same name that has one caption per line |
+| table | ``captions.txt``, or a CSV, TSV or JSONL file, whose columns are a file, a caption and perhaps a split |
+| plain folder | images, also in folders within, each with a ``.txt`` of the same name that has one caption per line |
 
-Where nothing names the splits, images are sorted by the SHA-256 of their file name (without folder and ending). The
-first tenth is then val, the second tenth test (rounded, at least one image each), and the rest train. The same
-photographs therefore get the same splits in every layout.
+Folders named train, val and test may each hold a table or a plain folder of their own. Where nothing names the splits,
+images are sorted by the SHA-256 of their file name (without folder and ending). The first tenth is then val, the second
+tenth test (rounded, at least one image each), and the rest train. The same photographs therefore get the same splits in
+every layout.
 """
 
 import csv
 import hashlib
 import io
+import json
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -28,9 +32,10 @@ from helpers.sources.coco import OFFICIAL, SPLIT_NAMES, Record
 Row = tuple[str, str, str | None]  # the file name of an image, a caption, and a split
 
 SPLITS = ("train", "val", "test")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif")
-FILE_COLUMNS = ("file", "file_name", "filename", "image", "filepath")
-CAPTION_COLUMNS = ("caption", "text", "title")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
+FILE_COLUMNS = ("file", "file_name", "filename", "image", "image_name", "image_path", "filepath", "path")
+CAPTION_COLUMNS = ("caption", "text", "comment", "sentence", "title")  # also in the plural, or numbered
+TRANSLATION = re.compile(r"([a-z]{2,3})(?:[_@]\w+)*\.utf8\s*=\s*(.*)")  # such as "de.utf8=ein Hund"
 COCO, OFFICIAL_COCO, KARPATHY = "COCO Captions layout", "COCO's own folders", "Karpathy's splits"
 TABLE, PLAIN = "table of files and captions", "folder of images with a text file for each"
 
@@ -49,7 +54,8 @@ class Pairs:
     def records(self, split: str) -> list[Record]:
         """The images of a split with their captions, in the order of the source."""
         if split not in self.by_split:
-            raise InputError(f"there is no split {split!r}; the splits are: {', '.join(self.by_split)}")
+            hint = f"put some images into it, or name one of the splits: {', '.join(self.by_split)}"
+            raise InputError(f"there is no split {split!r}; {hint}")
         return self.by_split[split]
 
     def captions(self, split: str) -> tuple[list[Path], list[list[str]]]:
@@ -57,8 +63,12 @@ class Pairs:
         return coco.paths_and_captions(self.records(split))
 
 
-def open_pairs(path: Path | str) -> Pairs:
-    """Recognise the layout of a folder and read all its pairs; ``InputError`` if there is none, or more than one."""
+def open_pairs(path: Path | str, language: str | None = None) -> Pairs:
+    """Recognise the layout of a folder and read all its pairs; ``InputError`` if there is none, or more than one.
+
+    ``language`` chooses from text files that have a line for each language, such as ``de.utf8=ein Hund``; without it,
+    or for English, their first line is the caption.
+    """
     folder = Path(path)
     layout, files = find_layout(folder)
     note = f" in {files[0].name}" if layout in (KARPATHY, TABLE) else ""
@@ -72,11 +82,14 @@ def open_pairs(path: Path | str) -> Pairs:
     elif layout == KARPATHY:
         by_split = coco.read_karpathy(files[0])
     else:
-        rows = read_table(files[0]) if layout == TABLE else read_plain(files)
+        rows = [row for file in files for row in read_table(file, folder)] if layout == TABLE else []
+        rows = rows or read_plain(files, folder, language)
         by_split = group_rows(rows, folder)
         if rows[0][2] is None:
             note += ", chosen by file name (a tenth val, a tenth test, the rest train)"
     by_split = {split: by_split[split] for split in dict.fromkeys([*SPLITS, *by_split]) if split in by_split}
+    for record in [record for records in by_split.values() for record in records]:
+        record.path = with_the_same_letters(record.path)
     paths = [record.path for records in by_split.values() for record in records]
     twice = [path for path, count in Counter(paths).items() if count > 1]
     if twice:  # perhaps in train and in test, where it would make a model look better than it is
@@ -99,68 +112,123 @@ def find_layout(folder: Path) -> tuple[str, list[Path]]:
         COCO: [] if official else list(annotations.values()),
         OFFICIAL_COCO: list(annotations.values()) if official and not karpathy else [],
         KARPATHY: karpathy,
-        TABLE: [file for file in visible(folder) if file.suffix in (".csv", ".tsv") or file.name == "captions.txt"],
-        PLAIN: [image for image in images_in(folder) if image.with_suffix(".txt").is_file()],
+        TABLE: tables_in(folder),
+        PLAIN: with_text(images_in(folder)),
     }
+    if not any(layouts.values()):
+        inner = sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name.lower() in SPLIT_NAMES)
+        layouts[TABLE] = [table for each in inner for table in tables_in(each)]
+        layouts[PLAIN] = with_text(images_in(folder, "**/*"))
     layouts = {layout: files for layout, files in layouts.items() if files}
     if not layouts:
         hint = 'write one with the first line "file,caption" and lines such as "dog.jpg,a dog on a beach"'
         raise InputError(f"{folder} has {counted(len(images_in(folder)), 'image')} but no captions.csv; {hint}")
     layout, files = next(iter(layouts.items()))
-    if len(layouts) > 1 or (layout in (TABLE, KARPATHY) and len(files) > 1):
+    rivals = layout in (TABLE, KARPATHY) and len({file.parent for file in files}) < len(files)
+    if len(layouts) > 1 or rivals:
         names = "; ".join(f"{layout} ({listed(file.name for file in files)})" for layout, files in layouts.items())
         raise InputError(f"{folder} has more than one layout: {names}; keep one of them")
     return layout, files
 
 
-def read_table(path: Path) -> list[Row]:
-    """Read a CSV or TSV file whose header names a column of files, one of captions and perhaps one of splits."""
-    text = read_text(path)
-    delimiter = max(",\t;", key=text.partition("\n")[0].count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+def read_table(path: Path, folder: Path) -> list[Row]:
+    """Read a table with a column of files, one of captions or several numbered ones, and perhaps one of splits."""
+    inner = path.parent.relative_to(folder)
     rows = []
     try:
-        columns = {name.strip().lower(): name for name in reader.fieldnames or ()}
-        file_column = next((columns[name] for name in FILE_COLUMNS if name in columns), None)
-        caption_column = next((columns[name] for name in CAPTION_COLUMNS if name in columns), None)
-        if file_column is None or caption_column is None:
-            raise InputError(f"{path} has no header; write file,caption as its first line")
-        for cells in reader:
-            where = f"{path}: line {reader.line_num}"
-            if None in cells or None in cells.values():
-                raise InputError(f"{where} has too many or too few columns; put quotes round a caption with a comma")
-            file_name, caption = cells[file_column].strip(), cells[caption_column].strip()
+        for where, cells in table_rows(path):
+            file_column = next((name for name in FILE_COLUMNS if name in cells), None)
+            patterns = (rf"{name}s?[ _]?\d*" for name in CAPTION_COLUMNS)
+            matches = ([name for name in cells if re.fullmatch(pattern, name)] for pattern in patterns)
+            captions = [cells[name] for name in next(filter(None, matches), ())]
+            if file_column is None or not captions:
+                hint = "it needs one named file and one named caption"
+                raise InputError(f"{path} has the columns {', '.join(map(repr, cells))}; {hint}")
+            file_name = cells[file_column].strip()
             coco.check_file_name(file_name, where)
-            coco.check_caption(caption, where)
-            split = cells[columns["split"]].strip().lower() if "split" in columns else None
+            captions = [caption.strip() for caption in captions if caption.strip()] or [""]
+            coco.check_caption(captions[0], where)
+            split = cells.get("split", inner.parts[0] if inner.parts else "").strip().lower() or None
             if split is not None and split not in SPLIT_NAMES:
                 raise InputError(f"{where} has the split {split!r}; write train, val or test")
-            rows.append((file_name, caption, SPLIT_NAMES.get(split)))
+            rows += [((inner / file_name).as_posix(), caption, SPLIT_NAMES.get(split)) for caption in captions]
     except csv.Error as error:
-        raise InputError(f"{path}: {error} after line {reader.line_num}; put quotes round the whole caption") from None
+        raise InputError(f"{path}: {error} after line {1 + len(rows)}; put quotes round the whole caption") from None
     if not rows:
-        raise InputError(f"{path} has no captions; write one line per caption")
+        raise InputError(f"{path} has no captions; write one line per caption below the names of the columns")
     return rows
 
 
-def read_plain(images: Sequence[Path]) -> list[Row]:
-    """Read the text file next to each image, which has one caption per line."""
+def table_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where each row of a CSV, TSV or JSONL file stands, and its cells by the name of their column, in lower case."""
+    text = read_text(path)
+    if path.suffix == ".jsonl":
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                where = f"{path}: line {number}"
+                try:
+                    yield where, {name.lower(): str(value) for name, value in json.loads(line).items()}
+                except (ValueError, AttributeError):
+                    raise InputError(
+                        f'{where} is not a JSON object such as {{"file_name": ..., "text": ...}}'
+                    ) from None
+        return
+    first, _, rest = text.partition("\n")
+    delimiter = max(",\t;", key=first.count)
+    if first.lower().startswith("sep="):  # Excel's own first line
+        delimiter, text = first[4:5], rest
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
+    header = [name.strip().lower() for name in next(reader, [])]
+    for cells in filter(None, reader):
+        where = f"{path}: line {reader.line_num}"
+        if len(cells) != len(header):
+            raise InputError(f"{where} has too many or too few columns; put quotes round a caption with a comma")
+        yield where, dict(zip(header, cells, strict=True))
+
+
+def read_plain(images: Sequence[Path], folder: Path, language: str | None) -> list[Row]:
+    """Read the text file next to each image: one caption per line, or the first line and its translations."""
     rows = []
     for image in images:
-        text = image.with_suffix(".txt")
+        text, name = image.with_suffix(".txt"), image.relative_to(folder)
         captions = [line.strip() for line in read_text(text).split("\n") if line.strip()]
         if not captions:
             raise InputError(f"{text} is empty; write one caption per line")
-        rows += [(image.name, caption, None) for caption in captions]
+        translations = {match[1]: match[2] for line in captions[1:] if (match := TRANSLATION.fullmatch(line))}
+        if translations or language:
+            by_language = {"en": captions[0], None: captions[0]} | translations
+            captions = list(filter(None, [by_language.get(language)]))
+        split = SPLIT_NAMES.get(name.parts[0].lower()) if len(name.parts) > 1 else None
+        rows += [(name.as_posix(), caption, split) for caption in captions]
+    if not rows:
+        raise InputError(f"{folder} has no captions in the language {language!r}; choose another, such as 'en'")
     return rows
 
 
-def images_in(folder: Path) -> list[Path]:
-    return [file for file in visible(folder) if file.suffix.lower() in IMAGE_SUFFIXES]
+def tables_in(folder: Path) -> list[Path]:
+    return [f for f in visible(folder) if f.suffix in (".csv", ".tsv", ".jsonl") or f.name == "captions.txt"]
 
 
-def visible(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))  # macOS adds hidden files
+def with_text(images: Sequence[Path]) -> list[Path]:
+    return [image for image in images if image.with_suffix(".txt").is_file()]
+
+
+def images_in(folder: Path, pattern: str = "*") -> list[Path]:
+    return [file for file in visible(folder, pattern) if file.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def visible(folder: Path, pattern: str = "*") -> list[Path]:
+    """The entries of a folder, without those that macOS adds."""
+    found = ((entry, entry.relative_to(folder).parts) for entry in folder.glob(pattern))
+    return sorted(entry for entry, parts in found if not any(part.startswith((".", "__MACOSX")) for part in parts))
+
+
+def with_the_same_letters(path: Path) -> Path:
+    """The file whose name differs from the path only in how Unicode writes accents (a Mac's do); else the path."""
+    if path.name.isascii() or path.is_file() or not path.parent.is_dir():
+        return path
+    name = unicodedata.normalize("NFC", path.name)
+    return next((each for each in path.parent.iterdir() if unicodedata.normalize("NFC", each.name) == name), path)
 
 
 def group_rows(rows: Sequence[Row], folder: Path) -> dict[str, list[Record]]:
@@ -168,12 +236,15 @@ def group_rows(rows: Sequence[Row], folder: Path) -> dict[str, list[Record]]:
     captions: dict[str, list[str]] = {}
     splits: dict[str, str | None] = {}
     for file_name, caption, split in rows:
-        name = str(PurePosixPath(file_name))
+        name = unicodedata.normalize("NFC", str(PurePosixPath(file_name)))
         if splits.setdefault(name, split) != split:
             raise InputError(f"{name} is in two splits, {splits[name]} and {split}; choose one of them")
         captions.setdefault(name, []).append(caption)
-    if rows[0][2] is None:
+    if set(splits.values()) == {None}:
         splits = split_by_name(list(captions))
+    elif None in splits.values():
+        stray = next(name for name, split in splits.items() if split is None)
+        raise InputError(f"{folder}: some images are in the folders of splits, but {stray} is not; move it")
     by_split: dict[str, list[Record]] = {}
     for number, (name, own) in enumerate(captions.items()):
         record = coco.make_record(number, name, coco.find_image(folder, name), own)

@@ -1,6 +1,5 @@
 """One image file to RGB pixels: upright, without transparency, with 8 bits per channel."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +8,37 @@ from PIL import Image, ImageOps
 from helpers.files import InputError
 
 REDUCED = 2.0  # a large image is first reduced coarsely to no less than this multiple of the wanted size
+MAX_PIXELS = 90_000_000  # of an image as it is decoded; a larger one may be an attack on the memory
+Image.init()  # loads the formats, so that only those below are ever opened, whatever the name of a file says
+FORMATS = [name for name in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if name in Image.OPEN]
 
 
-def read_image(path: Path | str) -> Image.Image:
+def read_image(path: Path | str, side: int | None = None) -> Image.Image:
     """Read an image file, or the first picture of an animation, as RGB: upright, and white where it is transparent.
 
+    With ``side``, a JPEG file may be decoded at a half, a quarter or an eighth of its size, but no smaller than that.
     An ``InputError`` is raised if it is missing, broken, not an image, in another format, or far too large.
     """
-    return read_rgb(Path(path), None)
+    path = Path(path)
+    try:
+        with open_image(path) as image:
+            if side is not None:
+                image.draft(None, (side, side))
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels are too many")
+            return to_rgb(image)
+    except Exception as error:  # Pillow's readers raise nearly any exception for a broken file
+        hint = "save it as JPEG" if path.suffix.lower() in (".heic", ".heif", ".avif") else "mend or replace it"
+        raise InputError(f"cannot read the image {path} ({error}); {hint}, or remove its entry") from None
+
+
+def open_image(path: Path) -> Image.Image:
+    """Open a file of one of the formats, however many pixels it has; they are not decoded yet."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        return Image.open(path, formats=FORMATS)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def read_square(path: Path | str, size: int) -> Image.Image:
@@ -25,30 +47,18 @@ def read_square(path: Path | str, size: int) -> Image.Image:
     Equal to ``read_image(path).resize((size, size), BILINEAR)``, except that an image four or more times as large is
     first reduced in a coarser way, which is much faster for large JPEG files.
     """
-    image = read_rgb(Path(path), int(REDUCED * size))
+    image = read_image(path, int(REDUCED * size))
     return image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=REDUCED)
 
 
-def read_rgb(path: Path, side: int | None) -> Image.Image:
-    """Read an image as RGB; with ``side``, a JPEG file may be decoded at a half, a quarter or an eighth of its size."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if side is not None:
-                    image.draft(None, (side, side))
-                return to_rgb(ImageOps.exif_transpose(image))
-    except Exception as error:  # Pillow's readers raise nearly any exception for a broken file
-        hint = "save it as JPEG" if path.suffix.lower() in (".heic", ".heif", ".avif") else "replace it"
-        raise InputError(f"cannot read the image {path} ({error}); {hint}, or remove its entry") from None
-
-
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any of Pillow's modes to RGB."""
+    """Turn an image upright and convert it to RGB, from any of Pillow's modes."""
+    image = ImageOps.exif_transpose(image)
     if image.mode == "F" or (image.mode == "I" and not 0 <= min(image.getextrema()) <= max(image.getextrema()) < 2**16):
         raise ValueError("its pixels are not whole numbers of 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip every value above 255 to white
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode.startswith("I"):  # 16 bits, but for values of 8 bits that are stored in 16; Pillow would clip them
+        values = np.asarray(image)
+        image = Image.fromarray((values >> (8 if values.max() > 255 else 0)).astype(np.uint8))
     if image.has_transparency_data:
         colours = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")

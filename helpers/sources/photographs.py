@@ -10,24 +10,29 @@ from helpers.files import InputError, atomic_folder, counted, listed
 from helpers.sources.coco import Record, make_record, write_annotations
 from helpers.sources.folders import SPLITS, images_without_captions, open_pairs
 from helpers.sources.images import read_image
+from helpers.text import WordTokenizer
 
 LONGER_SIDE = 1024  # pixels
 QUALITY = 90  # of the JPEG files
 
 
-def look(folder: Path) -> str:
+def look(folder: Path, language: str | None = None) -> str:
     """Describe a folder of pairs: its layout, its splits, three captions, and anything odd."""
-    pairs = open_pairs(folder)
+    pairs = open_pairs(folder, language)
     lines = [pairs.layout, counts(pairs.by_split)]
     for record in pairs.records(pairs.splits[0])[:3]:
         lines.append(f"{record.image['file_name']}: {textwrap.shorten(record.annotations[0]['caption'], 100)}")
     lines += [f"odd: {path.name} has no caption" for path in images_without_captions(pairs.by_split)[:20]]
     lines += [f"odd: no images are in the split {split}" for split in SPLITS if split not in pairs.splits]
+    own = [[annotation["caption"] for annotation in record.annotations] for record in pairs.records(pairs.splits[0])]
+    lines += [f"odd: {remark}" for remark in WordTokenizer.fit(own)[1]]
     for record in [record for records in pairs.by_split.values() for record in records[:100]]:
         try:
-            read_image(record.path)
+            picture = read_image(record.path, LONGER_SIDE)
         except InputError as error:
             lines.append(f"odd: {error}")
+        else:
+            lines += [f"odd: {record.path.name} has one colour only"] if picture.getcolors(1) else []
     return "\n".join(lines)
 
 
@@ -40,14 +45,14 @@ def counts(by_split: dict[str, list[Record]]) -> str:
     return ", ".join(parts)
 
 
-def prepare_photographs(folder: Path, out: Path) -> str:
+def prepare_photographs(folder: Path, out: Path, language: str | None = None) -> str:
     """Write photographs with captions as a set of the course, and report what was written.
 
     Each photograph is turned upright, scaled down to at most 1,024 pixels on its longer side, and saved as a JPEG file
     without the camera's notes, such as the place where it was taken. An ``InputError`` is raised if a photograph cannot
     be read or has no caption, a split is empty, or ``out`` exists already.
     """
-    pairs = open_pairs(folder)
+    pairs = open_pairs(folder, language)
     uncaptioned = [path.name for path in images_without_captions(pairs.by_split)]
     if uncaptioned:
         raise InputError(f"{folder} has photographs without a caption: {listed(uncaptioned)}; write one for each")
@@ -67,7 +72,7 @@ def save_photographs(by_split: dict[str, list[Record]], folder: Path) -> dict[st
     saved: dict[str, list[Record]] = {split: [] for split in by_split}
     photographs = [(split, record) for split, records in by_split.items() for record in records]
     for number, (split, record) in enumerate(tqdm(photographs, "reading photographs", leave=False, disable=None)):
-        image = read_image(record.path)
+        image = read_image(record.path, LONGER_SIDE)
         image.thumbnail((LONGER_SIDE, LONGER_SIDE), Image.Resampling.LANCZOS)
         pixels = Image.new("RGB", image.size)  # a new image has none of the camera's notes
         pixels.paste(image)

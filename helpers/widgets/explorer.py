@@ -20,6 +20,7 @@ from torch import Tensor
 from helpers import diagnostics
 from helpers.files import atomic_file
 from helpers.losses import check_features, check_temperature
+from helpers.sources.images import to_rgb
 from helpers.widgets.shared import Temperature, browser_files, one_a_cell
 
 MAX_PAIRS = 512
@@ -229,17 +230,16 @@ def thumbnail_sheet(images: Sequence[Image.Image]) -> bytes:
     across = math.ceil(math.sqrt(len(images)))
     sheet = Image.new("RGB", (across * size, across * size), "white")
     for index, image in enumerate(images):
-        tile = ImageOps.fit(image.convert("RGBA"), (size, size))
-        sheet.paste(tile, (index % across * size, index // across * size), tile)  # transparent parts stay white
+        sheet.paste(ImageOps.fit(image, (size, size)), (index % across * size, index // across * size))
     buffer = io.BytesIO()
     sheet.save(buffer, format="WEBP", quality=85)
     return buffer.getvalue()
 
 
 def to_pil(images: Tensor | Sequence[Image.Image]) -> list[Image.Image]:
-    """Convert a tensor ``[pairs, 3, H, W]`` to PIL images; a list of PIL images stays as it is."""
+    """Convert a tensor ``[pairs, 3, H, W]``, or PIL images of any mode, to RGB images."""
     if not isinstance(images, Tensor):
-        return list(images)
+        return list(map(to_rgb, images))
     if images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(f"images must have the shape [pairs, 3, H, W], not {list(images.shape)}")
     images = images.detach().cpu()

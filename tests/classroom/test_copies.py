@@ -62,9 +62,8 @@ def test_stub_replaces_solution_and_raises() -> None:
 def test_cell_may_have_several_solutions() -> None:
     first = "### BEGIN SOLUTION\na = 1\n### END SOLUTION"
     source = f"{first}\nkept = 2\nif kept:\n\t### BEGIN SOLUTION\n\tb = 3\n\t### END SOLUTION"
-    stub = "\n".join(copies.STUB)
-    indented_stub = "\n".join(f"\t{line}" for line in copies.STUB)
-    assert copies.without_solutions(source, "a cell") == f"{stub}\nkept = 2\nif kept:\n{indented_stub}"
+    stub = [*copies.STUB, "kept = 2", "if kept:", *(f"\t{line}" for line in copies.STUB)]
+    assert copies.without_solutions(source, "a cell").splitlines() == stub
 
 
 @pytest.mark.parametrize(
@@ -72,7 +71,7 @@ def test_cell_may_have_several_solutions() -> None:
 )
 def test_unmatched_marker_is_reported_with_notebook_and_cell(root: Path, source: str) -> None:
     nbformat.write(lesson(source), root / "notebooks" / "02_contrastive_loss.ipynb")
-    with pytest.raises(InputError, match=r"02_contrastive_loss.ipynb, cell exercise-double: .*'### END SOLUTION'"):
+    with pytest.raises(InputError, match="02_contrastive_loss.ipynb, cell exercise-double"):
         copies.make_copies(root)
     assert not (root / "my_course" / "02_contrastive_loss.ipynb").exists()
 
@@ -81,9 +80,7 @@ def test_copy_keeps_all_outputs_except_those_of_exercises_and_checks() -> None:
     original = lesson()
     example, *exercise_and_check = copies.learners_copy(original, "01").cells
     assert example == original.cells[0]
-    for cell in exercise_and_check:
-        assert cell.outputs == []
-        assert cell.execution_count is None
+    assert [(cell.outputs, cell.execution_count) for cell in exercise_and_check] == [([], None)] * 2
     assert original.cells[1].outputs, "the original must not change"
 
 

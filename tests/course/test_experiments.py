@@ -91,12 +91,21 @@ def test_a_run_is_trained_or_resumed_and_then_kept(
     out = tmp_path / "run"
     if stopped:
         fake_train(folder, out, PLAIN, resume=False, cache=folder)
-    measures = run_once(folder / "scenes", out, PLAIN, folder / "cache")
+    measures = run_once(folder / "scenes", out, PLAIN, folder / "cache", "1a2b")
     assert asked[-1] is stopped
-    assert run_once(folder / "scenes", out, PLAIN, folder / "cache") == measures
+    assert run_once(folder / "scenes", out, PLAIN, folder / "cache", "1a2b") == measures
     assert len(asked) == 1 + stopped
     with pytest.raises(InputError, match=r"was run with .*'epochs': 1.*, not .*'epochs': 3.*; choose another folder"):
-        run_once(folder / "scenes", out, replace(PLAIN, epochs=3), folder / "cache")
+        run_once(folder / "scenes", out, replace(PLAIN, epochs=3), folder / "cache", "1a2b")
+
+
+def test_other_pairs_in_the_same_folder_do_not_get_the_old_measures(result: dict, folder: Path) -> None:
+    captions = folder / "scenes" / "annotations" / "captions_val.json"
+    before = captions.read_text()
+    captions.write_text(before.replace("a picture of ", "there is "))
+    with pytest.raises(InputError, match="choose another folder of runs"):
+        run_experiment(folder / "scenes", ARMS, folder / "runs", [0, 1], jobs=1)
+    captions.write_text(before)
 
 
 @pytest.fixture(scope="module")

@@ -141,7 +141,7 @@ def test_a_batch_larger_than_the_data_has_all_of_it(
 ) -> None:
     records = train(hundred_scenes, tmp_path / "run", Recipe(epochs=2, image_size=32, batch_size=101))
     assert [record["step"] for record in records] == [0, 1, 2]
-    assert "has 100 training images, so each batch has all of them" in capsys.readouterr().err
+    assert "so each batch has all of them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("at", [2, 8])
@@ -151,13 +151,11 @@ def test_a_run_that_diverges_stops_and_keeps_the_last_good_model(hundred_scenes:
             with torch.no_grad():
                 model.text_encoder.hidden.weight[0, 0] = math.nan
 
-    words = "last.pt has the last good model" if at > 4 else "nothing was saved yet"
-    with pytest.raises(InputError, match=f"diverged by step {4 * math.ceil(at / 4)}: .*{words}"):
+    with pytest.raises(InputError, match=f"diverged by step {4 * math.ceil(at / 4)}: .*last.pt has the last good"):
         train(hundred_scenes, tmp_path / "run", RECIPE, on_step=spoil)
-    if at > 4:
-        saved = load_checkpoint(tmp_path / "run" / "last.pt")
-        assert saved["step"] == 4
-        assert all(weight.isfinite().all() for weight in saved["model"].values())
+    saved = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert saved["step"] == (4 if at > 4 else 1)  # the first step is saved, then each epoch
+    assert all(weight.isfinite().all() for weight in saved["model"].values())
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -41,9 +40,7 @@ def files(folder: Path) -> list[str]:
 def test_the_pixels_are_those_of_the_images_and_are_mapped(few: list[Path], tmp_path: Path) -> None:
     pixels = decoded(few, SIZE, tmp_path / "cache")
     assert np.array_equal(pixels, by_hand(few))
-    assert pixels.dtype == np.uint8
-    assert isinstance(pixels, np.memmap)
-    assert not pixels.flags.writeable
+    assert (pixels.dtype, type(pixels), pixels.flags.writeable) == (np.uint8, np.memmap, False)
     assert len(files(tmp_path / "cache")) == 1
 
 
@@ -59,32 +56,18 @@ def test_a_second_call_decodes_nothing(few: list[Path], tmp_path: Path, monkeypa
     assert np.array_equal(first, decoded([path.name for path in few], SIZE, tmp_path / "cache"))
 
 
-def replaced(path: Path) -> None:
-    write_noise(path, 5)
-
-
-def newer(path: Path) -> None:
-    """Only the modification time changes."""
-    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
-
-
-def longer(path: Path) -> None:
-    """Only the size changes."""
-    modified = path.stat().st_mtime_ns
-    path.write_bytes(path.read_bytes() + b" ")
-    os.utime(path, ns=(modified, modified))
-
-
-@pytest.mark.parametrize("change", [replaced, newer, longer])
-def test_a_changed_image_is_decoded_again(few: list[Path], tmp_path: Path, change: Callable[[Path], None]) -> None:
-    folder = tmp_path / "cache"
+@pytest.mark.parametrize("changed", ["size", "time"])
+def test_a_changed_image_is_decoded_again(few: list[Path], tmp_path: Path, changed: str) -> None:
+    folder, modified = tmp_path / "cache", few[3].stat().st_mtime_ns
     decoded(few, SIZE, folder)
     decoded(few, 2 * SIZE, folder)
-    before = files(folder)
-    change(few[3])
+    before = set(files(folder))
+    if changed == "size":
+        write_noise(few[3], 5)
+    os.utime(few[3], ns=(0, modified + (changed == "time")))
     assert np.array_equal(decoded(few, SIZE, folder), by_hand(few))
     assert len(files(folder)) == 2  # the outdated file is gone, the file of the other size is kept
-    assert len(set(before) & set(files(folder))) == 1
+    assert len(before & set(files(folder))) == 1
 
 
 def test_another_list_of_images_has_another_cache(few: list[Path], tmp_path: Path) -> None:
@@ -102,7 +85,7 @@ def test_a_broken_image_is_named_and_nothing_is_left(few: list[Path], tmp_path: 
 
 
 def test_a_folder_that_cannot_be_written_is_named(few: list[Path]) -> None:
-    with pytest.raises(InputError, match="cannot write the cache .*choose another folder"):
+    with pytest.raises(InputError, match="cannot write the cache"):
         decoded(few, SIZE, few[0])
 
 

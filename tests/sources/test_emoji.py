@@ -77,9 +77,9 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.
         write_emoji(tmp_path / name, seed)
         files = (tmp_path / name).rglob("*.*")
         contents.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})
-    assert contents[0] == contents[1]
-    assert contents[0].keys() == contents[2].keys()  # the same drawings in other splits
-    assert contents[0] != contents[2]
+    once, again, other = contents
+    assert once == again != other
+    assert once.keys() == other.keys()  # the same drawings in other splits
 
 
 @needs_raqm

@@ -38,11 +38,11 @@ def test_every_kind_of_pixels_becomes_rgb(tmp_path: Path, mode: str, colour, kin
 
 @pytest.mark.parametrize("kind", ["png", "gif"])
 def test_the_transparent_colour_of_a_palette_becomes_white(tmp_path: Path, kind: str) -> None:
-    image = Image.new("P", (8, 8), 0)
+    image, path = Image.new("P", (8, 8), 0), tmp_path / f"clear.{kind}"
     image.putpalette([250, 20, 30, 1, 2, 3])
     image.putpixel((5, 5), 1)
-    image.save(tmp_path / f"clear.{kind}", transparency=1)
-    read = read_image(tmp_path / f"clear.{kind}")
+    image.save(path, transparency=1)
+    read = read_image(path)
     assert [read.getpixel(at) for at in ((5, 5), (0, 0))] == [(255, 255, 255), (250, 20, 30)]
 
 
@@ -76,34 +76,27 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path: Path, kind: str) -> None
     noise(80, 60).save(path, format=kind)
     assert read_image(path).size == (80, 60)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(InputError, match="cannot read the image .*cut.jpg .*, or remove its entry"):
+    with pytest.raises(InputError, match="cannot read the image .*cut.jpg"):
         read_image(path)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("gone.jpg", None, "No such file"),
         ("bad.jpg", b"", "cannot identify image file"),
         ("bad.jpg", b"<html><body>404</body></html>", "cannot identify image file"),
         ("phone.HEIC", b"\0\0\0\x18ftypheic" + bytes(40), "save it as JPEG"),
+        ("huge.png", Image.new("1", (10_000, 10_000)), "pixels"),  # would fill the memory
+        ("depth.tiff", Image.new("I", (4, 4), 2**20), "not whole numbers of 8 or 16 bits"),
+        ("depth.tiff", Image.new("I", (4, 4), -5), "not whole numbers of 8 or 16 bits"),
+        ("depth.tiff", Image.new("F", (4, 4), 0.5), "not whole numbers of 8 or 16 bits"),
     ],
 )
-def test_a_file_that_is_not_an_image_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    (tmp_path / name).write_bytes(content)
+def test_what_is_no_image_or_has_no_meaning_is_refused(tmp_path: Path, name: str, content, message: str) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    elif content:
+        content.save(tmp_path / name)
     with pytest.raises(InputError, match=f"cannot read the image .*{name} .*{message}"):
         read_image(tmp_path / name)
-    with pytest.raises(InputError, match="gone.jpg .*No such file"):
-        read_image(tmp_path / "gone.jpg")
-
-
-@pytest.mark.parametrize(("mode", "value"), [("I", 2**20), ("I", -5), ("F", 0.5)])
-def test_pixels_without_a_meaning_are_refused(tmp_path: Path, mode: str, value: float) -> None:
-    Image.new(mode, (4, 4), value).save(tmp_path / "depth.tiff")
-    with pytest.raises(InputError, match="not whole numbers of 8 or 16 bits"):
-        read_image(tmp_path / "depth.tiff")
-
-
-def test_an_image_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
-    Image.new("1", (10_000, 10_000)).save(tmp_path / "huge.png")
-    with pytest.raises(InputError, match="huge.png .*exceeds limit"):
-        read_image(tmp_path / "huge.png")

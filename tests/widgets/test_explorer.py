@@ -53,15 +53,11 @@ def test_numbers_are_those_of_the_losses(temperature: float) -> None:
 
 def test_direction_picks_one_side() -> None:
     images, texts = features(8)
-    widget = explorer(8)
-    widget.direction = "image to text"
-    of_images = widget.numbers()
+    widget, swapped = TemperatureExplorer(images, texts), TemperatureExplorer(texts, images)
     widget.direction = "text to image"
-    of_texts = widget.numbers()
-    assert of_images["loss"] == pytest.approx(float(one_way_contrastive_loss(images, texts, normalize=True)), 1e-5)
-    assert of_texts["loss"] == pytest.approx(float(one_way_contrastive_loss(texts, images, normalize=True)), 1e-5)
-    swapped = TemperatureExplorer(texts, images).numbers()
-    assert of_texts["effective_negatives"] == pytest.approx(swapped["effective_negatives"], 1e-5)
+    numbers, loss = widget.numbers(), one_way_contrastive_loss(texts, images, normalize=True)
+    assert numbers["loss"] == pytest.approx(float(loss), 1e-5)
+    assert numbers["effective_negatives"] == pytest.approx(swapped.numbers()["effective_negatives"], 1e-5)
 
 
 @pytest.mark.parametrize("direction", ["both", "image to text", "text to image"])
@@ -112,17 +108,11 @@ def test_copies_have_their_floor_and_a_mask_takes_it_away() -> None:
 
 def test_without_normalisation_length_counts() -> None:
     images, texts = features(8)
-    widget = TemperatureExplorer(images, texts)
-    widget.normalize = False
-    assert widget.numbers()["loss"] == pytest.approx(
-        float(one_way_contrastive_loss(images, texts) + one_way_contrastive_loss(texts, images)) / 2, rel=1e-5
-    )
-    doubled = TemperatureExplorer(2 * images, texts, temperature=0.14)
-    doubled.normalize = False
+    widget, doubled = TemperatureExplorer(images, texts), TemperatureExplorer(2 * images, texts, temperature=0.14)
+    alignment = widget.numbers()["alignment"]
+    widget.normalize = doubled.normalize = False
     assert doubled.numbers()["loss"] == pytest.approx(widget.numbers()["loss"], rel=1e-6)
-    normalised = widget.numbers()["alignment"]
-    widget.normalize = True
-    assert widget.numbers()["alignment"] == normalised  # these are of the normalised features in any case
+    assert widget.numbers()["alignment"] == alignment  # this is of the normalised features in any case
 
 
 def test_moments_of_a_training() -> None:
@@ -150,12 +140,10 @@ def test_the_geometry_is_of_normalised_features(scale: float) -> None:
 
 
 def test_extremes_of_temperature() -> None:
-    widget = explorer(16)
-    widget.temperature = 1e6
-    assert widget.numbers()["loss"] == pytest.approx(math.log(16), 1e-5)
-    assert widget.numbers()["effective_negatives"] == pytest.approx(16, 1e-5)
-    widget.temperature = 1e-6
-    assert widget.numbers()["effective_negatives"] == pytest.approx(1)
+    hot, cold = (explorer(16, temperature=temperature).numbers() for temperature in (1e6, 1e-6))
+    assert hot["loss"] == pytest.approx(math.log(16), 1e-5)
+    assert hot["effective_negatives"] == pytest.approx(16, 1e-5)
+    assert cold["effective_negatives"] == pytest.approx(1)
 
 
 def test_a_tie_is_wrong() -> None:
@@ -224,12 +212,12 @@ def test_the_page_is_small_and_needs_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"temperature": 0}, "temperature must be a finite number above 0"),
+        ({"temperature": 0}, "temperature must"),
         ({"text_features": torch.ones(3, 8)}, "4 images and 3 texts"),
         ({"text_features": torch.full((4, 8), math.nan)}, "NaN"),
         ({"image_features": torch.ones(513, 2), "text_features": torch.ones(513, 2)}, "513 pairs are too many"),
-        ({"images": noise_pictures(3)}, "images must have one entry per pair: got 3 for 4"),
-        ({"captions": ["one", "two"]}, "captions must have one entry per pair: got 2 for 4"),
+        ({"images": noise_pictures(3)}, "images must have one entry per pair"),
+        ({"captions": ["one", "two"]}, "captions must have one entry per pair"),
         ({"images": noise_pictures(4)[:, :1]}, "shape"),
         ({"images": noise_pictures(4) * 4 - 2}, "undo the normalisation"),
         ({"snapshots": {"early": features(6)}}, r"snapshot 'early' has the shape \[6, 128\], not \[4, 8\]"),

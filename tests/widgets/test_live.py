@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-import struct
+import re
 
 import numpy as np
 import pytest
@@ -41,17 +41,15 @@ def rows(training: LiveTraining) -> np.ndarray:
 
 
 def test_a_plain_loop_records_the_same(model: Model) -> None:
-    plain = LiveTraining(model.step, steps=7)
-    plain.run()
-    waiting = LiveTraining(Model().step, steps=7)
-
     async def hand() -> None:
+        plain, waiting = LiveTraining(model.step, steps=7), LiveTraining(Model().step, steps=7)
+        plain.run()
         await waiting.start()
+        assert plain.curves == waiting.curves
+        assert plain.history == waiting.history
+        assert not plain.running
 
     asyncio.run(hand())
-    assert plain.curves == waiting.curves
-    assert plain.history == waiting.history
-    assert not plain.running
 
 
 def test_the_button_starts_and_stops(model: Model) -> None:
@@ -94,9 +92,7 @@ def test_messages_are_few_and_together_they_are_the_history(model: Model, monkey
 
 
 @pytest.mark.parametrize("begin", ["run", "start"])
-def test_an_error_in_a_step_ends_the_run_is_said_and_is_raised(begin: str) -> None:
-    model = Model()
-
+def test_an_error_in_a_step_ends_the_run_is_said_and_is_raised(model: Model, begin: str) -> None:
     def step(temperature: float) -> dict[str, float]:
         if len(model.used) == 3:
             raise KeyError("no batch left")
@@ -107,8 +103,7 @@ def test_an_error_in_a_step_ends_the_run_is_said_and_is_raised(begin: str) -> No
         with pytest.raises(KeyError, match="no batch left"):
             training.run() if begin == "run" else await training.start()
         assert not training.running
-        assert "Step 4" in training.trouble
-        assert "no batch left" in training.trouble
+        assert re.search("Step 4.*no batch left", training.trouble)
         assert len(rows(training)) == 3
 
     asyncio.run(hand())
@@ -128,11 +123,11 @@ def test_a_number_that_is_not_finite_stops_the_run_in_words(value: float) -> Non
 
 
 @pytest.mark.filterwarnings("error")
-def test_numbers_may_be_tensors(model: Model) -> None:
+def test_numbers_may_be_tensors() -> None:
     training = LiveTraining(lambda temperature: {"loss": torch.tensor(2.5, requires_grad=True)}, steps=1)
     training.run()
     assert training.curves["loss"] == [2.5]
-    assert struct.unpack("<2f", training.history)[1] == 2.5
+    assert rows(training)[0, 1] == 2.5
     assert repr(training) == "LiveTraining(step 1 of 1, temperature=0.1, loss=2.5)"
 
 
@@ -169,14 +164,7 @@ def test_step_must_return_the_same_numbers_each_time(returned: object) -> None:
     assert len(training.curves["loss"]) == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"temperature": 0.0}, "temperature"),
-        ({"steps": 0}, "steps must be 1 or more"),
-        ({"panels": {"Loss": ["loss"]}, "limits": {"loss": (0, 1)}}, "not by {'loss'}"),
-    ],
-)
-def test_wrong_arguments_are_named(model: Model, arguments: dict, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        LiveTraining(model.step, **arguments)
+@pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"steps": 0}, {"limits": {"loss": (0, 1)}}])
+def test_wrong_arguments_are_named(model: Model, wrong: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        LiveTraining(model.step, panels={"Loss": ["loss"]}, **wrong)
