@@ -100,7 +100,7 @@ def unseen(tokenizer: WordTokenizer, captions: Sequence[Sequence[str]]) -> list[
     texts = list(chain.from_iterable(captions))
     words = {text: tuple(split_words(text)) for text in texts}
     images_with = Counter(chain.from_iterable({words[text] for text in own} for own in captions))
-    shared = sum(all(images_with[words[text]] > 1 for text in own) for own in captions)
+    shared = sum(all(words[text] and images_with[words[text]] > 1 for text in own) for own in captions)
     found = {
         f"have more than {tokenizer.max_length} words; what follows is cut off": [
             text for text in texts if len(words[text]) > tokenizer.max_length
