@@ -76,9 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args(arguments)
+    if not os.access(Path.home(), os.W_OK):  # Jupyter's signatures, settings and connections then lie in the course
+        for name in ("JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):
+            os.environ.setdefault(name, str(ROOT / "my_course" / ".jupyter" / name.lower()))
     try:
         options.run(options)
-    except (InputError, OSError) as error:
+    except (ValueError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     return 0
