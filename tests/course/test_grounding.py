@@ -141,6 +141,7 @@ def test_scenes_without_a_unique_thing_are_rejected(tmp_path: Path) -> None:
         pointing_accuracy(model, TOKENIZER, rendered(tmp_path, [twins]), [twins])
 
 
+@pytest.mark.long
 def test_only_a_trained_model_points_better_than_chance(tmp_path: Path) -> None:
     write_scenes(tmp_path / "scenes", {"train": 1500, "val": 64, "test": 300})
     recipe = training.Recipe(epochs=6, batch_size=48, regularizers=("token_wise:2",))
