@@ -112,9 +112,9 @@ def measure(sizes: list[int], folder: Path) -> dict:
                 time.sleep(rng.uniform(0, 1 / 60))
                 latencies.append(slider.latency(rng.uniform(0.2, 0.35) if move % 2 else rng.uniform(0.4, 0.55)))
             median, late = np.percentile(latencies, [50, 95]).round(1)
-            numbers = {"median_ms": median, "p95_ms": late, "new_pictures_percent": round(slider.drag(), 1)}
+            new = round(slider.drag(), 1)
             slider.send(0.4, "mouseReleased")
-            results.append({"pairs": pairs, **numbers})
+            results.append({"pairs": pairs, "median_ms": median, "p95_ms": late, "new_pictures_percent": new})
         return {"cores": os.cpu_count(), "chromium": browser.version, "moves": MOVES, "results": results}
 
 
@@ -127,4 +127,4 @@ if __name__ == "__main__":
     ]
     for row in report["results"]:
         lines.append("| {pairs} | {median_ms:.0f} | {p95_ms:.0f} | {new_pictures_percent:.0f} % |".format(**row))
-    write_report(DATA / "results", "explorer", report, "\n".join(lines) + "\n")
+    write_report(DATA / "results", "explorer", report, lines)

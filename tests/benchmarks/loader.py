@@ -4,17 +4,17 @@
 each round; a ratio is the median over the rounds.
 """
 
+import functools
 import statistics
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from report import RESULTS, machine, write_report
+from report import RESULTS, machine, median_ratios, take_turns, write_report
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -53,6 +53,11 @@ class DecodeEveryTime(Dataset):
         return self.transform(Image.open(self.image_paths[index]).convert("RGB")), self.captions[index][0]
 
 
+def read_batches(loader: Iterable, count: int) -> None:
+    for _batch in islice(loader, count):
+        pass
+
+
 def measure(data: Path, size: int, batch_size: int, rounds: int) -> dict[str, list[float]]:
     """Batches per second of each loader in each round. One round before them warms everything up."""
     paths, captions = (part[:IMAGES] for part in read_captions(data, "train"))
@@ -65,36 +70,23 @@ def measure(data: Path, size: int, batch_size: int, rounds: int) -> dict[str, li
         "memory": make_loader(in_memory, tokenizer, batch_size),
         "decoding": DataLoader(DecodeEveryTime(paths, captions, size), batch_size, shuffle=True),
     }
-    rates: dict[str, list[float]] = {name: [] for name in loaders}
-    for turn in range(rounds + 1):
-        for name in sorted(loaders, reverse=turn % 2 == 1):  # alternate the order, for a fair comparison
-            batches = iter(loaders[name])
-            start = time.perf_counter()
-            for _batch in islice(batches, BATCHES[name]):
-                pass
-            if turn:
-                rates[name].append(BATCHES[name] / (time.perf_counter() - start))
-    return rates
+    runs = {name: functools.partial(read_batches, loader, BATCHES[name]) for name, loader in loaders.items()}
+    take_turns(runs, 1)
+    return {name: [BATCHES[name] / one for one in seconds] for name, seconds in take_turns(runs, rounds).items()}
 
 
-def table(report: dict) -> str:
-    """The report in Markdown."""
+def table(report: dict) -> Iterator[str]:
+    """The lines of the report in Markdown."""
     rounds = len(report["results"][0]["rounds"]["cache"])
-    lines = [
-        f"Batches of {report['batch_size']} per second, from {report['images']:,} images of {report['data']}; medians "
-        f"of {rounds} rounds in which the three loaders took turns; {report['cores']} cores, {report['threads']} "
-        f"threads, torch {report['torch']}.",
-        "",
-        "| pixels | cache | memory | cache / memory | decoding each time | cache / decoding |",
-        "|---:|---:|---:|---:|---:|---:|",
-    ]
+    yield f"Batches of {report['batch_size']} per second, from {report['images']:,} images of {report['data']}; medians"
+    yield f"of {rounds} rounds in which the three loaders took turns; {report['cores']} cores, {report['threads']}"
+    yield f"threads, torch {report['torch']}.\n"
+    yield "| pixels | cache | memory | cache / memory | decoding each time | cache / decoding |" + "\n|" + 6 * "---:|"
     for row in report["results"]:
         rate, ratio = row["batches_per_second"], row["ratio_to"]
-        lines.append(
-            f"| {row['image_size']} | {rate['cache']:.1f} | {rate['memory']:.1f} | {ratio['memory']:.2f} "
-            f"| {rate['decoding']:.2f} | {ratio['decoding']:.1f} |"
-        )
-    return "\n".join(lines) + "\n"
+        memory = f"{rate['memory']:.1f} | {ratio['memory']:.2f}"
+        decoding = f"{rate['decoding']:.2f} | {ratio['decoding']:.1f}"
+        yield f"| {row['image_size']} | {rate['cache']:.1f} | {memory} | {decoding} |"
 
 
 def run(data: Path, out: Path = RESULTS, batch_size: int = BATCH_SIZE, rounds: int = ROUNDS) -> None:
@@ -107,12 +99,8 @@ def run(data: Path, out: Path = RESULTS, batch_size: int = BATCH_SIZE, rounds: i
     for size in sizes:
         rates = measure(data, size, batch_size, rounds)
         medians = {name: statistics.median(values) for name, values in rates.items()}
-        ratios = {
-            rival: statistics.median(a / b for a, b in zip(rates["cache"], rates[rival], strict=True))
-            for rival in ("memory", "decoding")
-        }
-        row = {"image_size": size, "batches_per_second": medians, "ratio_to": ratios, "rounds": rates}
-        report["results"].append(row)
+        row = {"batches_per_second": medians, "ratio_to": median_ratios(rates, "cache"), "rounds": rates}
+        report["results"].append({"image_size": size, **row})
     write_report(out, f"loader_{name}", report, table(report))
 
 

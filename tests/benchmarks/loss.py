@@ -11,7 +11,6 @@ measurement includes normalisation and the gradients of both sides and of the te
 
 import functools
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss
-from report import machine, write_report
+from report import machine, median_ratios, take_turns, write_report
 from torch import Tensor
 
 from helpers.files import DATA
@@ -54,29 +53,15 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], object]] = {
 }
 
 
-def seconds_of(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
 def measure_losses(pairs: int, dim: int, rounds: int) -> dict:
     """Time and memory of each loss at one batch size."""
     runs = {name: functools.partial(loss, *random_pairs(pairs, dim)) for name, loss in LOSSES.items()}
     memory = {name: peak_megabytes(run) for name, run in runs.items()}  # also the warm-up
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(rounds):
-        for name in sorted(runs, reverse=turn % 2 == 1):  # alternate the order: the first to run finds cold caches
-            seconds[name].append(seconds_of(runs[name]))
-    ratios = {
-        name: statistics.median(ours / other for ours, other in zip(seconds["blockwise"], others, strict=True))
-        for name, others in seconds.items()
-        if name != "blockwise"
-    }
+    seconds = take_turns(runs, rounds)
     return {
         "pairs": pairs,
         "seconds": {name: statistics.median(values) for name, values in seconds.items()},
-        "ratio_of_time_to": ratios,
+        "ratio_of_time_to": median_ratios(seconds, "blockwise"),
         "memory_mb": memory,
         "ratio_of_memory_to": {"open_clip": memory["blockwise"] / memory["open_clip"]},
         "rounds": seconds,
@@ -119,9 +104,10 @@ def run(out: Path, rounds: dict[int, int], alone: Sequence[int], dim: int) -> No
     report["alone"] = []
     for pairs in alone:
         measured = functools.partial(LOSSES["blockwise"], *random_pairs(pairs, dim))
-        report["alone"].append({"pairs": pairs, "seconds": seconds_of(measured), "memory_mb": peak_megabytes(measured)})
+        (seconds,) = take_turns({"blockwise": measured}, 1)["blockwise"]
+        report["alone"].append({"pairs": pairs, "seconds": seconds, "memory_mb": peak_megabytes(measured)})
     report["largest_error"] = {"pairs": min(rounds), **largest_errors(min(rounds), dim)}
-    write_report(out, "loss", report, "\n".join(table(report)) + "\n")
+    write_report(out, "loss", report, table(report))
 
 
 if __name__ == "__main__":

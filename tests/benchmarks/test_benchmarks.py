@@ -49,9 +49,8 @@ def test_training_report_has_every_variant(tmp_path: Path, monkeypatch: pytest.M
     module.run(tmp_path / "scenes", tmp_path, seconds=2)
     report = json.loads((tmp_path / "training.json").read_text())
     assert [row["choice"] for row in report["results"]] == [*few, module.LONGER]
-    for row in report["results"]:
-        assert row["steps"] > 0
-        assert 0 <= row["exact"] <= row["exact ceiling"] <= 100
+    assert all(row["steps"] > 0 for row in report["results"])
+    assert all(0 <= row["exact"] <= row["exact ceiling"] <= 100 for row in report["results"])
     assert module.OURS in (tmp_path / "training.md").read_text()
 
 

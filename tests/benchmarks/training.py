@@ -5,7 +5,7 @@ loading and the last validation. The last row is the course's own recipe, traine
 """
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -68,24 +68,18 @@ def measure(data: Path, seconds: float, seed: int, variant: dict[str, Any]) -> d
     return scores
 
 
-def table(report: dict) -> str:
-    """The report in Markdown."""
+def table(report: dict) -> Iterator[str]:
+    """The lines of the report in Markdown."""
     first = report["results"][0]
-    lines = [
-        f"Trained on {report['data']} for {report['seconds']:g} s of wall time each, the mean of "
-        f"{counted(report['seeds'], 'seed')}; {report['cores']} cores, {report['threads']} threads, torch "
-        f"{report['torch']}. In percent of the test split: R@1, the mean of both directions, with a ceiling of "
-        f"{first['exact ceiling']:.1f} over the exact captions and {first['all ceiling']:.1f} over all captions; and "
-        "the share of minimal pairs in which the right one is chosen (chance is 50).",
-        "",
-        "| variant | steps | exact captions | all captions | minimal pairs |",
-        "|:---|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row['choice']} | {row['steps']:.0f} | {row['exact']:.1f} | {row['all']:.1f} | {row['minimal']:.1f} |"
-        for row in report["results"]
-    ]
-    return "\n".join(lines) + "\n"
+    yield f"Trained on {report['data']} for {report['seconds']:g} s of wall time each, the mean of"
+    yield f"{counted(report['seeds'], 'seed')}; {report['cores']} cores, {report['threads']} threads, torch"
+    yield f"{report['torch']}. In percent of the test split: R@1, the mean of both directions, with a ceiling of"
+    yield f"{first['exact ceiling']:.1f} over the exact captions and {first['all ceiling']:.1f} over all captions; and"
+    yield "the share of minimal pairs in which the right one is chosen (chance is 50).\n"
+    yield "| variant | steps | exact captions | all captions | minimal pairs |\n|:---|---:|---:|---:|---:|"
+    for row in report["results"]:
+        scores = " | ".join(f"{row[name]:.1f}" for name in ("exact", "all", "minimal"))
+        yield f"| {row['choice']} | {row['steps']:.0f} | {scores} |"
 
 
 def run(data: Path = DATA / "scenes", out: Path = RESULTS, seconds: float = 15.0, seeds: int = 1) -> None:

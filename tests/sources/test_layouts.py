@@ -193,11 +193,7 @@ MISTAKES = [  # the layout, what is changed, and what the message says
     (COCO, change(JSON, '"caption": "', '"caption": " ", "was": "'), "annotation 0 has an empty caption"),
     ("Karpathy's splits", change("dataset_coco.json", "restval", "night"), "image 1 needs .*a 'split'"),
     ("Karpathy's splits", change("dataset_coco.json", '"val2014"', '".."'), "image 0 .*must lie inside"),
-    (
-        TABLE,
-        write(CSV, "image_00.jpg,a dog\nb.jpg,a cat\n"),
-        "pairs.csv has the columns 'image_00.jpg', 'a dog'; it needs",
-    ),
+    (TABLE, write(CSV, "image_00.jpg,a dog\nb.jpg,a cat\n"), "pairs.csv has the columns 'image_00.jpg', 'a dog'"),
     (TABLE, write(CSV, "file,caption\n"), "pairs.csv has no captions"),
     (TABLE, append(CSV, "train,3,a.jpg,one,two\r\n"), "line 35 has too many .*put quotes"),
     (TABLE, append(CSV, 'train,3,a.jpg,"one\r\n'), "unexpected end of data after line 34; put quotes"),

@@ -139,11 +139,14 @@ def test_the_geometry_is_of_normalised_features(scale: float) -> None:
     assert numbers["distribution_gap"] == pytest.approx(float(diagnostics.distribution_gap(images, texts)), rel=1e-4)
 
 
-def test_extremes_of_temperature() -> None:
+def test_extremes_of_temperature_and_of_size() -> None:
     hot, cold = (explorer(16, temperature=temperature).numbers() for temperature in (1e6, 1e-6))
     assert hot["loss"] == pytest.approx(math.log(16), 1e-5)
     assert hot["effective_negatives"] == pytest.approx(16, 1e-5)
     assert cold["effective_negatives"] == pytest.approx(1)
+    one = explorer(1).numbers()
+    assert (one["loss"], one["accuracy"], one["effective_negatives"]) == (0, 1, 1)
+    assert all(math.isfinite(number) for number in one.values())
 
 
 def test_a_tie_is_wrong() -> None:
@@ -152,12 +155,6 @@ def test_a_tie_is_wrong() -> None:
     images = torch.eye(4)
     images[1] = images[0]  # image 0 and image 1 are one picture, so text 0 has two best matches
     assert TemperatureExplorer(images, torch.eye(4)).numbers()["accuracy"] == pytest.approx((3 / 4 + 2 / 4) / 2)
-
-
-def test_one_pair_is_enough() -> None:
-    numbers = explorer(1).numbers()
-    assert (numbers["loss"], numbers["accuracy"], numbers["effective_negatives"]) == (0, 1, 1)
-    assert all(math.isfinite(number) for number in numbers.values())
 
 
 def test_fewer_dimensions_leave_every_dot_product() -> None:
