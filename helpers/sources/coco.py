@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from helpers.files import InputError, read_json
 
@@ -102,7 +102,7 @@ def check_file_name(file_name: str, where: str) -> None:
         raise InputError(
             f"{where} has the file name '{file_name[:40]}...', which is too long for one; check the columns"
         )
-    if path.anchor or ".." in path.parts or not path.name:
+    if path.anchor or PureWindowsPath(file_name).anchor or ".." in path.parts or not path.name:
         raise InputError(f"{where} has the file name {file_name!r}, which must lie inside the folder; move the image")
 
 

@@ -36,6 +36,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".t
 FILE_COLUMNS = ("file", "file_name", "filename", "image", "image_name", "image_path", "filepath", "path")
 CAPTION_COLUMNS = ("caption", "text", "comment", "sentence", "title")  # also in the plural, or numbered
 TRANSLATION = re.compile(r"([a-z]{2,3})(?:[_@]\w+)*\.utf8\s*=\s*(.*)")  # such as "de.utf8=ein Hund"
+OF_SYSTEMS = (".", "__MACOSX", "~$")  # how hidden files begin, and those of macOS and Office
 COCO, OFFICIAL_COCO, KARPATHY = "COCO Captions layout", "COCO's own folders", "Karpathy's splits"
 TABLE, PLAIN = "table of files and captions", "folder of images with a text file for each"
 
@@ -88,8 +89,7 @@ def open_pairs(path: Path | str, language: str | None = None) -> Pairs:
         if rows[0][2] is None:
             note += ", chosen by file name (a tenth val, a tenth test, the rest train)"
     by_split = {split: by_split[split] for split in dict.fromkeys([*SPLITS, *by_split]) if split in by_split}
-    for record in [record for records in by_split.values() for record in records]:
-        record.path = with_the_same_letters(record.path)
+    find_similar_names([record for records in by_split.values() for record in records])
     paths = [record.path for records in by_split.values() for record in records]
     twice = [path for path, count in Counter(paths).items() if count > 1]
     if twice:  # perhaps in train and in test, where it would make a model look better than it is
@@ -122,7 +122,7 @@ def find_layout(folder: Path) -> tuple[str, list[Path]]:
     layouts = {layout: files for layout, files in layouts.items() if files}
     if not layouts:
         hint = 'write one with the first line "file,caption" and lines such as "dog.jpg,a dog on a beach"'
-        raise InputError(f"{folder} has {counted(len(images_in(folder)), 'image')} but no captions.csv; {hint}")
+        raise InputError(f"{folder} has {counted(len(images_in(folder, '**/*')), 'image')} but no captions.csv; {hint}")
     layout, files = next(iter(layouts.items()))
     rivals = layout in (TABLE, KARPATHY) and len({file.parent for file in files}) < len(files)
     if len(layouts) > 1 or rivals:
@@ -144,7 +144,7 @@ def read_table(path: Path, folder: Path) -> list[Row]:
             if file_column is None or not captions:
                 hint = "it needs one named file and one named caption"
                 raise InputError(f"{path} has the columns {', '.join(map(repr, cells))}; {hint}")
-            file_name = cells[file_column].strip()
+            file_name = cells[file_column].strip().replace("\\", "/")  # as Windows writes folders
             coco.check_file_name(file_name, where)
             captions = [caption.strip() for caption in captions if caption.strip()] or [""]
             coco.check_caption(captions[0], where)
@@ -167,19 +167,22 @@ def table_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
             if line.strip():
                 where = f"{path}: line {number}"
                 try:
-                    yield where, {name.lower(): str(value) for name, value in json.loads(line).items()}
+                    values = {name.lower(): v if isinstance(v, list) else [v] for name, v in json.loads(line).items()}
                 except (ValueError, AttributeError):
-                    raise InputError(
-                        f'{where} is not a JSON object such as {{"file_name": ..., "text": ...}}'
-                    ) from None
+                    raise InputError(f'{where} is not JSON such as {{"file_name": ..., "text": ...}}') from None
+                named = ((f"{name}{k or ''}", v) for name, own in values.items() for k, v in enumerate(own))
+                yield where, {name: "" if v is None else str(v) for name, v in named}
         return
     first, _, rest = text.partition("\n")
     delimiter = max(",\t;", key=first.count)
     if first.lower().startswith("sep="):  # Excel's own first line
         delimiter, text = first[4:5], rest
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
-    header = [name.strip().lower() for name in next(reader, [])]
-    for cells in filter(None, reader):
+    names = [name.strip().lower() for name in next(reader, [])]
+    header = [f"{name}{names[:k].count(name) or ''}" for k, name in enumerate(names)]  # equal names get numbers
+    for cells in reader:
+        if not any(map(str.strip, cells)):
+            continue
         where = f"{path}: line {reader.line_num}"
         if len(cells) != len(header):
             raise InputError(f"{where} has too many or too few columns; put quotes round a caption with a comma")
@@ -218,17 +221,28 @@ def images_in(folder: Path, pattern: str = "*") -> list[Path]:
 
 
 def visible(folder: Path, pattern: str = "*") -> list[Path]:
-    """The entries of a folder, without those that macOS adds."""
+    """The entries of a folder, without those that macOS and Office add."""
     found = ((entry, entry.relative_to(folder).parts) for entry in folder.glob(pattern))
-    return sorted(entry for entry, parts in found if not any(part.startswith((".", "__MACOSX")) for part in parts))
+    return sorted(entry for entry, parts in found if not any(part.startswith(OF_SYSTEMS) for part in parts))
 
 
-def with_the_same_letters(path: Path) -> Path:
-    """The file whose name differs from the path only in how Unicode writes accents (a Mac's do); else the path."""
-    if path.name.isascii() or path.is_file() or not path.parent.is_dir():
-        return path
-    name = unicodedata.normalize("NFC", path.name)
-    return next((each for each in path.parent.iterdir() if unicodedata.normalize("NFC", each.name) == name), path)
+def find_similar_names(records: Sequence[Record]) -> None:
+    """Give a missing image the path of a file that differs only in capitals, or in how Unicode writes its accents.
+
+    Windows takes ``A.JPG`` for ``a.jpg``, a Mac writes accents apart, and a table may leave the endings out.
+    """
+
+    def same(name: str) -> str:
+        return unicodedata.normalize("NFC", name).casefold()
+
+    listings: dict[Path, dict[str, Path]] = {}
+    for record in records:
+        folder = record.path.parent
+        if not record.path.is_file() and folder.is_dir():
+            if folder not in listings:
+                files = visible(folder)
+                listings[folder] = {same(file.stem): file for file in files} | {same(file.name): file for file in files}
+            record.path = listings[folder].get(same(record.path.name), record.path)
 
 
 def group_rows(rows: Sequence[Row], folder: Path) -> dict[str, list[Record]]:

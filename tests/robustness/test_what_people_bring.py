@@ -109,6 +109,10 @@ def test_one_training_image_is_refused(tmp_path: Path) -> None:
         "Filename,Image,Caption\n" + "".join(f"{row.split(',')[0]},{row}\n" for row in ROWS.split("\n")[:4]),
         ",file,caption\n" + "".join(f"{k},{row}\n" for k, row in enumerate(ROWS.split("\n")[:4])),  # pandas' index
         "image,caption,title\n" + ROWS.replace("\n", ",x\n"),
+        "file;caption;;\n" + ROWS.replace(",", ";").replace("\n", ";;\n") + ";;;\n\n",
+        "file,caption\n" + ROWS.replace(".jpg", ".JPG"),
+        "file,caption\n" + ROWS.replace(".jpg", ""),
+        "file,caption\n" + "".join(f".\\{row}\n" for row in ROWS.split("\n")[:4]),
         "image,caption_0,caption_1\n" + ROWS.replace("\n", ",\n"),
     ],
 )
@@ -116,9 +120,20 @@ def test_tables_as_programs_write_them(tmp_path: Path, text: str | bytes) -> Non
     assert captions_of(table(tmp_path / "d", text)) == ["a cat", "a dog", "a tree", "birds"]
 
 
-def test_several_caption_columns_are_all_read(tmp_path: Path) -> None:
-    folder = table(tmp_path / "d", "file,caption1,caption2\na0.jpg,a dog,a hound\na1.jpg,a cat,\n", 2)
-    assert captions_of(folder) == ["a cat", "a dog", "a hound"]
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "file,caption1,caption2\na0.jpg,a dog,a hound\na1.jpg,a cat,\n"),
+        ("a.csv", "file,caption,caption\na0.jpg,a dog,a hound\na1.jpg,a cat,\n"),
+        (
+            "a.jsonl",
+            '{"image": "a0.jpg", "text": ["a dog", "a hound"]}\n{"image": "a1.jpg", "text": ["a cat", null]}\n',
+        ),
+    ],
+)
+def test_several_captions_of_a_row_are_all_read(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / f"~${name}").write_text("as Office writes it next to an open file")
+    assert captions_of(table(tmp_path, text, 2, name)) == ["a cat", "a dog", "a hound"]
 
 
 def test_a_table_in_another_encoding_is_read_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
