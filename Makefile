@@ -36,12 +36,14 @@ env: $(ready) ## only set up the environment (PYTHON=python3.12 sets the Python,
 pairs: $(ready) ## only generate data/scenes and data/emoji
 	$(python) -m helpers.classroom pairs
 
-# Both parts run, even if the style check fails, so that one run shows every problem.
+# Every part runs, even if another fails, so that one run shows every problem. The notebooks run beside the other tests.
 test: $(ready) pairs ## check the style and run the unit tests, every notebook and the browser tests (PHOTOGRAPHS=DIR adds photographs)
 	$(python) -m ruff format --check . && $(python) -m ruff check .; style=$$?; \
-	$(python) -m pytest; tests=$$?; \
+	COURSE_QUICK=1 $(python) -m pytest -p no:cacheprovider notebooks > .venv/notebooks.txt 2>&1 & notebooks=$$!; \
+	$(python) -m pytest tests; tests=$$?; \
+	wait $$notebooks; notebooks=$$?; cat .venv/notebooks.txt; \
 	[ $$style -eq 0 ] || echo "The style check failed: see the lines above the tests." >&2; \
-	[ $$style -eq 0 ] && [ $$tests -eq 0 ]
+	[ $$style -eq 0 ] && [ $$tests -eq 0 ] && [ $$notebooks -eq 0 ]
 
 clean: ## remove the environment, generated pairs and caches; your copies, runs and downloaded data stay
 	rm -rf .venv data/scenes data/emoji data/cache build *.egg-info .pytest_cache .ruff_cache

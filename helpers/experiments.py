@@ -18,11 +18,11 @@ from scipy import stats
 from torch import Tensor
 from tqdm import tqdm
 
-from helpers.evaluation import CONFIDENCE, DIRECTIONS, linear_probe, metrics_in_folds
+from helpers.evaluation import CONFIDENCE, DIRECTIONS, linear_probe, metrics_in_folds, retrieval_metrics
 from helpers.files import InputError, atomic_file, read_json
-from helpers.report import encode_records, evaluate_split
+from helpers.report import encode_records, minimal_pairs_by_kind
 from helpers.runs import fingerprint, load_checkpoint, restore_model
-from helpers.scenes import COLOURS, SHAPES, Scene, truth_of
+from helpers.scenes import COLOURS, LEVELS, SHAPES, Scene, truth_of
 from helpers.sources import open_pairs
 from helpers.training import Recipe, train
 
@@ -79,21 +79,20 @@ def measure(checkpoint: dict, data: Path) -> dict[str, float]:
     The measures are R@1 in both directions over all captions and over the exact ones, the accuracy on minimal pairs,
     :func:`in_batch_accuracy`, and the linear probe. The last two and R@1 are all called "alignment accuracy" somewhere.
     """
-    result = evaluate_split(checkpoint, data, "test")
-    measures = {
-        f"{direction.replace('_', ' ')}, {name} captions": metrics[direction]["R@1"]
-        for name, metrics in (("all", result), ("exact", result["exact"]))
-        for direction in DIRECTIONS
-    }
-    kinds = {
-        f"minimal pairs, {kind}": statistics.mean(accuracy[direction] for direction in DIRECTIONS)
-        for kind, accuracy in result["minimal_pairs"].items()
-    }
-    measures |= kinds | {"minimal pairs": statistics.mean(kinds.values())}
     (model, tokenizer), size = restore_model(checkpoint), max(checkpoint["recipe"]["image_size"])
-    train_set, test_set = open_pairs(data).records("train")[:PROBED], open_pairs(data).records("test")
+    train_set, test_set, minimal_set = (open_pairs(data).records(split) for split in ("train", "test", "minimal"))
+    train_set = train_set[:PROBED]
     images, texts = encode_records(model, tokenizer, test_set, size)  # [images, dim], [captions, dim]
-    measures["in-batch accuracy"] = in_batch_accuracy(images, texts.unflatten(0, (len(images), -1)))
+    captions = texts.unflatten(0, (len(images), len(LEVELS)))  # [images, levels, dim]
+    measures = {}
+    for name, own in (("all", captions), ("exact", captions[:, [LEVELS.index("exact")]])):
+        image_of_caption = torch.arange(len(images)).repeat_interleave(own.shape[1])
+        metrics = retrieval_metrics(images @ own.flatten(0, 1).T, image_of_caption)
+        measures |= {f"{way.replace('_', ' ')}, {name} captions": metrics[way]["R@1"] for way in DIRECTIONS}
+    kinds = minimal_pairs_by_kind(*encode_records(model, tokenizer, minimal_set, size), minimal_set)
+    both = {f"minimal pairs, {kind}": statistics.mean(own[way] for way in DIRECTIONS) for kind, own in kinds.items()}
+    measures |= both | {"minimal pairs": statistics.mean(both.values())}
+    measures["in-batch accuracy"] = in_batch_accuracy(images, captions)
     probed, _ = encode_records(model, tokenizer, train_set, size)
     known, asked = (contents(truth_of(records)[0]) for records in (train_set, test_set))
     measures["linear probe"] = linear_probe(probed, known, images, asked)

@@ -56,12 +56,9 @@ def evaluate_split(checkpoint: dict, data: Path, split: str) -> dict:
         result = evaluate_scenes(similarity, records, *truth)
         if "minimal" in pairs.splits:
             minimal = pairs.records("minimal")
-            kinds = [record.image["kind"] for record in minimal]
-            minimal_images, minimal_texts = encode_records(model, tokenizer, minimal, image_size)
-            rows = {kind: [row for row, other in enumerate(kinds) if other == kind] for kind in sorted(set(kinds))}
-            result["minimal_pairs"] = {
-                kind: minimal_pair_accuracy(minimal_images[own] @ minimal_texts[own].T) for kind, own in rows.items()
-            }
+            result["minimal_pairs"] = minimal_pairs_by_kind(
+                *encode_records(model, tokenizer, minimal, image_size), minimal
+            )
     result["intervals"] = intervals(retrieval_ranks(similarity, image_of_caption), image_of_caption)
     return result
 
@@ -80,6 +77,15 @@ def evaluate_scenes(
     result["exact"] = metrics_with_truth(similarity[:, exact], scenes, [[texts[column]] for column in exact])
     result["exact"]["intervals"] = intervals(ranks, image_of_caption[exact])
     return result
+
+
+def minimal_pairs_by_kind(
+    image_features: Tensor, text_features: Tensor, records: Sequence[Record]
+) -> dict[str, dict[str, float]]:
+    """:func:`minimal_pair_accuracy` of the pairs of each kind."""
+    kinds = [record.image["kind"] for record in records]
+    rows = {kind: [row for row, other in enumerate(kinds) if other == kind] for kind in sorted(set(kinds))}
+    return {kind: minimal_pair_accuracy(image_features[own] @ text_features[own].T) for kind, own in rows.items()}
 
 
 TITLES = {"median_rank": "median", "mean_rank": "mean", "truth_oracle": "oracle", "R-precision": "R-prec"}
