@@ -11,7 +11,7 @@ measurement includes normalisation and the gradients of both sides and of the te
 
 import functools
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import open_clip
@@ -26,7 +26,6 @@ from helpers.scale.blockwise import BLOCK_ROWS, blockwise_contrastive_loss
 from helpers.scale.costs import peak_megabytes, random_pairs, with_gradients
 
 ROUNDS = {4096: 3, 8192: 3, 16_384: 2}  # by the number of pairs
-ALONE = (32_768,)  # pairs at which only the blockwise loss is measured, once
 
 
 def open_clip_loss(images: Tensor, texts: Tensor, temperature: Tensor) -> Tensor:
@@ -93,23 +92,16 @@ def table(report: dict) -> Iterator[str]:
             time_ratio, memory_ratio = ("" if ratio is None else f"{ratio:.3f}" for ratio in ratios)
             memory = f"{row['memory_mb'][name]:,.0f} MB"
             yield f"| {row['pairs']:,} | {name} | {seconds:.2f} | {time_ratio} | {memory} | {memory_ratio} |"
-    for row in report["alone"]:
-        yield f"| {row['pairs']:,} | blockwise | {row['seconds']:.2f} | | {row['memory_mb']:,.0f} MB | |"
 
 
-def run(out: Path, rounds: dict[int, int], alone: Sequence[int], dim: int) -> None:
+def run(out: Path, rounds: dict[int, int], dim: int) -> None:
     """Measure, print, and write ``loss.json`` and ``loss.md``."""
     report: dict = {"dim": dim, **machine(), "open_clip": open_clip.__version__}
     report["results"] = [measure_losses(pairs, dim, n) for pairs, n in rounds.items()]
-    report["alone"] = []
-    for pairs in alone:
-        measured = functools.partial(LOSSES["blockwise"], *random_pairs(pairs, dim))
-        (seconds,) = take_turns({"blockwise": measured}, 1)["blockwise"]
-        report["alone"].append({"pairs": pairs, "seconds": seconds, "memory_mb": peak_megabytes(measured)})
     report["largest_error"] = {"pairs": min(rounds), **largest_errors(min(rounds), dim)}
     write_report(out, "loss", report, table(report))
 
 
 if __name__ == "__main__":
     torch.set_num_threads(min(2, torch.get_num_threads()))
-    run(DATA / "results", ROUNDS, ALONE, dim=512)
+    run(DATA / "results", ROUNDS, dim=512)

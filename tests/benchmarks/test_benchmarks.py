@@ -30,7 +30,7 @@ def test_loader_report_compares_three_loaders(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.long
 def test_loss_report_has_times_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    benchmark("loss", monkeypatch).run(tmp_path, {2048: 1}, alone=[2048], dim=16)
+    benchmark("loss", monkeypatch).run(tmp_path, {2048: 1}, dim=16)
     report = json.loads((tmp_path / "loss.json").read_text())
     (row,) = report["results"]
     assert row["ratio_of_time_to"].keys() == {"open_clip", "four products"}
