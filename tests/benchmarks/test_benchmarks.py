@@ -28,32 +28,6 @@ def test_loader_report_compares_three_loaders(tmp_path: Path, monkeypatch: pytes
     assert "| 64 |" in (tmp_path / "loader_scenes.md").read_text()
 
 
-@pytest.mark.long
-def test_loss_report_has_times_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    benchmark("loss", monkeypatch).run(tmp_path, {2048: 1}, dim=16)
-    report = json.loads((tmp_path / "loss.json").read_text())
-    (row,) = report["results"]
-    assert row["ratio_of_time_to"].keys() == {"open_clip", "four products"}
-    assert all(ratio > 0 for ratio in row["ratio_of_time_to"].values())
-    assert row["ratio_of_memory_to"]["open_clip"] < 0.5
-    assert report["largest_error"]["blockwise"] < 2e-6
-    assert "open_clip" in (tmp_path / "loss.md").read_text()
-
-
-@pytest.mark.long
-def test_training_report_has_every_variant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = benchmark("training", monkeypatch)
-    few = {name: module.VARIANTS[name] for name in (module.OURS, "AdamW alone, 0.001")}
-    monkeypatch.setattr(module, "VARIANTS", few)
-    write_scenes(tmp_path / "scenes", {"train": 512, "val": 16, "test": 16})
-    module.run(tmp_path / "scenes", tmp_path, seconds=2)
-    report = json.loads((tmp_path / "training.json").read_text())
-    assert [row["choice"] for row in report["results"]] == [*few, module.LONGER]
-    assert all(row["steps"] > 0 for row in report["results"])
-    assert all(0 <= row["exact"] <= row["exact ceiling"] <= 100 for row in report["results"])
-    assert module.OURS in (tmp_path / "training.md").read_text()
-
-
 def test_adamw_alone_gets_every_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     model, temperature = DualEncoder(10, 5), LearnedTemperature(0.1)
     (optimizer,) = benchmark("training", monkeypatch).adamw_alone(0.003)(model, temperature)
