@@ -16,7 +16,7 @@ LATE_TIMERS = (
 
 
 def open_lesson(page: Page, jupyter: Jupyter, name: str) -> None:
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(300_000)  # a busy machine is slow at a quarter of its speed
     page.goto(jupyter.url(name))
     page.locator(".jp-CodeCell").first.wait_for()
 
