@@ -153,7 +153,7 @@ def make_parser() -> CommandLine:
     added.add_argument("--data", type=Path, required=True, help="a folder of pairs, in any layout the course knows")
     added.add_argument("--out", type=Path, required=True, help="the run's folder, for checkpoints and log")
     add_recipe_options(added)
-    added.add_argument("--resume", action="store_true", help="continue the run in --out; with --epochs, bit-equal")
+    added.add_argument("--resume", action="store_true", help="continue in --out; with --epochs, to the same weights")
     added.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N; with torchrun one GPU each")
     added.add_argument("--workers", type=int, default=0, metavar="N", help="processes that prepare batches (default 0)")
     added.add_argument("--cache", type=Path, help="where decoded images are kept (default data/cache)")
@@ -219,15 +219,16 @@ def add_pair_commands(command: Callable[..., CommandLine]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 2 for bad input, 130 after Ctrl-C."""
+    """Run a command and return its exit code: 0, 2 for bad input, 130 after Ctrl-C, 141 when nobody reads on."""
     for stream in (sys.stdout, sys.stderr):  # a code page of Windows lacks most letters
         stream.reconfigure(errors="backslashreplace")
     options = make_parser().parse_args(arguments)
     try:
         options.handler(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as head, has seen enough
+    except BrokenPipeError:  # the reader, such as head, has seen enough, and a training cannot go on unseen
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as other programs do
     except (ValueError, OSError) as error:
         print(f"python -m helpers: {error}", file=sys.stderr)
         return 2

@@ -80,8 +80,8 @@ def measure(checkpoint: dict, data: Path) -> dict[str, float]:
     :func:`in_batch_accuracy`, and the linear probe. The last two and R@1 are all called "alignment accuracy" somewhere.
     """
     (model, tokenizer), size = restore_model(checkpoint), max(checkpoint["recipe"]["image_size"])
-    train_set, test_set, minimal_set = (open_pairs(data).records(split) for split in ("train", "test", "minimal"))
-    train_set = train_set[:PROBED]
+    pairs = open_pairs(data)
+    train_set, test_set, minimal_set = pairs.records("train")[:PROBED], pairs.records("test"), pairs.records("minimal")
     images, texts = encode_records(model, tokenizer, test_set, size)  # [images, dim], [captions, dim]
     captions = texts.unflatten(0, (len(images), len(LEVELS)))  # [images, levels, dim]
     measures = {}

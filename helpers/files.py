@@ -15,6 +15,10 @@ from filelock import FileLock, Timeout
 
 DATA = Path(__file__).resolve().parents[1] / "data"  # where the course keeps its pairs
 
+# What Excel writes where it does not write UTF-8. Of the code pages for Latin letters, which a short text does not tell
+# apart, only the most common is tried.
+ENCODINGS = ["cp1252", "cp1251", "cp1253", "cp1256", "gb18030", "big5", "shift_jis", "cp949"]
+
 
 class InputError(ValueError):
     """Input that the course cannot use. The message says what is wrong, where, and what to do."""
@@ -39,7 +43,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         reason = str(error).splitlines()[0]
         raise InputError(f"cannot write {path} ({reason}); free some space, or choose another folder") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone, or could not be written in the first place
+            partial.unlink()
 
 
 @contextmanager
@@ -66,16 +71,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 @contextmanager
 def locked(path: Path, wait: bool = False) -> Iterator[None]:
     """Keep other processes from writing ``path`` at the same time: they are refused, or wait."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_name(f".{path.name}.lock")
+    file = path.with_name(f".{path.name}.lock")
+    lock = FileLock(file)
     try:
-        with FileLock(lock, timeout=-1 if wait else 0):
-            yield
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
         raise InputError(f"{path} is in use by another command; wait for its end, or choose another name") from None
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error.strerror or error}); choose another folder") from None
+    try:
+        yield
     finally:
-        with suppress(OSError):  # Windows keeps a file that another process has open
-            lock.unlink()
+        with suppress(OSError):  # Windows keeps a file that is open
+            file.unlink()
+        lock.release()
 
 
 def read_text(path: Path) -> str:
@@ -88,10 +98,10 @@ def read_text(path: Path) -> str:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError:
-        guess = charset_normalizer.from_bytes(content).best()
+        guess = charset_normalizer.from_bytes(content, cp_isolation=ENCODINGS).best()
         if guess is None:
             raise InputError(f"{path} is not a text file; save it as UTF-8") from None
-        print(f"{path} is not UTF-8; read as {guess.encoding}, so check its letters", file=sys.stderr)
+        print(f"{path} is read as {guess.encoding}; if letters are wrong, save it as UTF-8", file=sys.stderr)
         text = str(guess)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 

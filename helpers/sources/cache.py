@@ -12,10 +12,9 @@ from itertools import repeat
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from tqdm import tqdm
 
-from helpers.files import DATA, InputError, atomic_file
+from helpers.files import DATA, atomic_file, locked
 from helpers.sources.images import read_square
 
 CACHE = DATA / "cache"
@@ -34,12 +33,7 @@ def decoded(paths: Sequence[Path | str], image_size: int, folder: Path | str | N
     states = (f"{s.st_size}:{s.st_mtime_ns}:{s.st_ctime_ns}:{s.st_ino}" for s in map(os.stat, paths))
     file = folder / f"{images}-{short_hash(states)}.npy"
     if not file.exists():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / "lock").acquire()
-        except OSError as error:
-            raise InputError(f"cannot write the cache {folder} ({error.strerror}); choose another folder") from None
-        with lock:
+        with locked(folder, wait=True):
             if not file.exists():  # another process may have written it meanwhile
                 for outdated in folder.glob(f"{images}-*.npy"):
                     outdated.unlink()

@@ -18,8 +18,9 @@ from pathlib import Path, PureWindowsPath
 from helpers.files import InputError, read_json
 
 OFFICIAL = re.compile(r"(train|val|test)(2014|2017)")  # the names of COCO's own splits
-SPLIT_NAMES = {"train": "train", "restval": "train", "val": "val", "validation": "val", "test": "test"}
-IMAGE_FOLDERS = ("", "images", "Images", "Flicker8k_Dataset", "flickr30k-images")
+SPLIT_NAMES = {"train": "train", "restval": "train", "test": "test"}
+SPLIT_NAMES |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
+IMAGE_FOLDERS = ("", "images", "Images", "Flicker8k_Dataset", "flickr30k-images", "flickr30k_images")
 
 
 @dataclass

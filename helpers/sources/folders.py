@@ -23,6 +23,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import helpers.sources.coco as coco
@@ -43,8 +44,9 @@ TABLE, PLAIN = "table of files and captions", "folder of images with a text file
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images and captions by split, and a sentence that describes their layout."""
+    """Images and captions by split, their folder, and a sentence that describes their layout."""
 
+    folder: Path
     layout: str
     by_split: dict[str, list[Record]]
 
@@ -55,8 +57,8 @@ class Pairs:
     def records(self, split: str) -> list[Record]:
         """The images of a split with their captions, in the order of the source."""
         if split not in self.by_split:
-            hint = f"put some images into it, or name one of the splits: {', '.join(self.by_split)}"
-            raise InputError(f"there is no split {split!r}; {hint}")
+            hint = "give three images or more, or name the split of each"
+            raise InputError(f"{self.folder} has no split {split!r}, only {', '.join(self.by_split)}; {hint}")
         return self.by_split[split]
 
     def captions(self, split: str) -> tuple[list[Path], list[list[str]]]:
@@ -83,8 +85,8 @@ def open_pairs(path: Path | str, language: str | None = None) -> Pairs:
     elif layout == KARPATHY:
         by_split = coco.read_karpathy(files[0])
     else:
-        rows = [row for file in files for row in read_table(file, folder)] if layout == TABLE else []
-        rows = rows or read_plain(files, folder, language)
+        tables = [read_table(file, folder) for file in files] if layout == TABLE else []
+        rows = list(chain.from_iterable(tables or [read_plain(files, folder, language)]))
         by_split = group_rows(rows, folder)
         if rows[0][2] is None:
             note += ", chosen by file name (a tenth val, a tenth test, the rest train)"
@@ -98,7 +100,7 @@ def open_pairs(path: Path | str, language: str | None = None) -> Pairs:
     if missing:
         files = counted(len(missing), "image file")
         raise InputError(f"{folder}: {files} missing, first {missing[0]}; copy the files, or remove their captions")
-    return Pairs(f"{layout}: {counted(len(by_split), 'split')}{note}", by_split)
+    return Pairs(folder, f"{layout}: {counted(len(by_split), 'split')}{note}", by_split)
 
 
 def find_layout(folder: Path) -> tuple[str, list[Path]]:
@@ -118,6 +120,7 @@ def find_layout(folder: Path) -> tuple[str, list[Path]]:
     if not any(layouts.values()):
         inner = sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name.lower() in SPLIT_NAMES)
         layouts[TABLE] = [table for each in inner for table in tables_in(each)]
+    if not any(files for layout, files in layouts.items() if layout not in (TABLE, PLAIN)) and not tables_in(folder):
         layouts[PLAIN] = with_text(images_in(folder, "**/*"))
     layouts = {layout: files for layout, files in layouts.items() if files}
     if not layouts:
@@ -148,10 +151,11 @@ def read_table(path: Path, folder: Path) -> list[Row]:
             coco.check_file_name(file_name, where)
             captions = [caption.strip() for caption in captions if caption.strip()] or [""]
             coco.check_caption(captions[0], where)
-            split = cells.get("split", inner.parts[0] if inner.parts else "").strip().lower() or None
-            if split is not None and split not in SPLIT_NAMES:
+            split = cells.get("split", "").strip().lower()
+            if "split" in cells and split not in SPLIT_NAMES:
                 raise InputError(f"{where} has the split {split!r}; write train, val or test")
-            rows += [((inner / file_name).as_posix(), caption, SPLIT_NAMES.get(split)) for caption in captions]
+            split = SPLIT_NAMES.get(split) or split_of_folder(inner / file_name)
+            rows += [((inner / file_name).as_posix(), caption, split) for caption in captions]
     except csv.Error as error:
         raise InputError(f"{path}: {error} after line {1 + len(rows)}; put quotes round the whole caption") from None
     if not rows:
@@ -162,7 +166,7 @@ def read_table(path: Path, folder: Path) -> list[Row]:
 def table_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Where each row of a CSV, TSV or JSONL file stands, and its cells by the name of their column, in lower case."""
     text = read_text(path)
-    if path.suffix == ".jsonl":
+    if path.suffix.lower() == ".jsonl":
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 where = f"{path}: line {number}"
@@ -174,7 +178,7 @@ def table_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 yield where, {name: "" if v is None else str(v) for name, v in named}
         return
     first, _, rest = text.partition("\n")
-    delimiter = max(",\t;", key=first.count)
+    delimiter = max(",\t;|", key=first.count)
     if first.lower().startswith("sep="):  # Excel's own first line
         delimiter, text = first[4:5], rest
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
@@ -201,15 +205,20 @@ def read_plain(images: Sequence[Path], folder: Path, language: str | None) -> li
         if translations or language:
             by_language = {"en": captions[0], None: captions[0]} | translations
             captions = list(filter(None, [by_language.get(language)]))
-        split = SPLIT_NAMES.get(name.parts[0].lower()) if len(name.parts) > 1 else None
-        rows += [(name.as_posix(), caption, split) for caption in captions]
+        rows += [(name.as_posix(), caption, split_of_folder(name)) for caption in captions]
     if not rows:
         raise InputError(f"{folder} has no captions in the language {language!r}; choose another, such as 'en'")
     return rows
 
 
+def split_of_folder(name: Path) -> str | None:
+    """The split that the first folder of a file's name stands for, such as ``Validation/``."""
+    return SPLIT_NAMES.get(name.parts[0].lower()) if len(name.parts) > 1 else None
+
+
 def tables_in(folder: Path) -> list[Path]:
-    return [f for f in visible(folder) if f.suffix in (".csv", ".tsv", ".jsonl") or f.name == "captions.txt"]
+    files = visible(folder)
+    return [f for f in files if f.suffix.lower() in (".csv", ".tsv", ".jsonl") or f.name.lower() == "captions.txt"]
 
 
 def with_text(images: Sequence[Path]) -> list[Path]:

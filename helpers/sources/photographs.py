@@ -1,5 +1,6 @@
 """Your own photographs: a look at what a folder has, and a set in the COCO Captions layout made from it."""
 
+import shlex
 import textwrap
 from pathlib import Path
 
@@ -62,9 +63,8 @@ def prepare_photographs(folder: Path, out: Path, language: str | None = None) ->
     with atomic_folder(out) as partial:
         (partial / "images").mkdir()
         write_annotations(partial, save_photographs(pairs.by_split, partial / "images"))
-    return (
-        f"{out} has {counts(pairs.by_split)}. Train on it: python -m helpers train --data {out} --out runs/{out.name}"
-    )
+    command = f"python -m helpers train --data {shlex.quote(str(out))} --out {shlex.quote(f'runs/{out.name}')}"
+    return f"{out} has {counts(pairs.by_split)}. Train on it: {command}"
 
 
 def save_photographs(by_split: dict[str, list[Record]], folder: Path) -> dict[str, list[Record]]:
@@ -76,9 +76,10 @@ def save_photographs(by_split: dict[str, list[Record]], folder: Path) -> dict[st
         image.thumbnail((LONGER_SIDE, LONGER_SIDE), Image.Resampling.LANCZOS)
         pixels = Image.new("RGB", image.size)  # a new image has none of the camera's notes
         pixels.paste(image)
-        path = folder / f"{record.path.stem}.jpg"
-        if path.exists():  # dog.jpg and dog.png
-            path = folder / f"{record.path.stem}-{number}.jpg"
+        path, copies = folder / f"{record.path.stem}.jpg", 1
+        while path.exists():  # dog.jpg and dog.png
+            copies += 1
+            path = folder / f"{record.path.stem}-{copies}.jpg"
         pixels.save(path, quality=QUALITY)
         new = make_record(number, path.name, path, [annotation["caption"] for annotation in record.annotations])
         new.image |= {"width": image.width, "height": image.height}

@@ -22,7 +22,7 @@ from helpers.files import InputError, locked, read_text
 from helpers.sources import open_pairs, read_image
 from helpers.sources.cache import decoded
 from helpers.sources.images import read_square
-from helpers.sources.photographs import look
+from helpers.sources.photographs import look, prepare_photographs
 from helpers.text import WordTokenizer, split_words
 from helpers.training import Recipe, train
 from helpers.widgets.explorer import TemperatureExplorer
@@ -110,6 +110,7 @@ def test_one_training_image_is_refused(tmp_path: Path) -> None:
         ",file,caption\n" + "".join(f"{k},{row}\n" for k, row in enumerate(ROWS.split("\n")[:4])),  # pandas' index
         "image,caption,title\n" + ROWS.replace("\n", ",x\n"),
         "file;caption;;\n" + ROWS.replace(",", ";").replace("\n", ";;\n") + ";;;\n\n",
+        "image_name| comment_number| comment\n" + ROWS.replace(",", "| 0| "),
         "file,caption\n" + ROWS.replace(".jpg", ".JPG"),
         "file,caption\n" + ROWS.replace(".jpg", ""),
         "file,caption\n" + "".join(f".\\{row}\n" for row in ROWS.split("\n")[:4]),
@@ -140,7 +141,9 @@ def test_a_table_in_another_encoding_is_read_and_said(tmp_path: Path, capsys: py
     captions = [f"一只狗在沙滩上跑步,第{k}张照片" for k in range(4)]
     text = "file,caption\n" + "".join(f'a{k}.jpg,"{caption}"\n' for k, caption in enumerate(captions))
     assert captions_of(table(tmp_path / "d", text.encode("gbk"))) == sorted(captions)
-    assert "is not UTF-8; read as gb" in capsys.readouterr().err
+    assert "is read as gb18030; if letters are wrong, save it as UTF-8" in capsys.readouterr().err
+    table(tmp_path / "w", "file;caption\na0.jpg;une fenêtre\na1.jpg;un garçon, l’élève\n".encode("cp1252"), 2)
+    assert captions_of(tmp_path / "w") == ["un garçon, l’élève", "une fenêtre"]
     (tmp_path / "picture.csv").write_bytes(bytes(range(256)) * 4)
     with pytest.raises(InputError, match="is not a text file"):
         read_text(tmp_path / "picture.csv")
@@ -159,7 +162,7 @@ def test_a_wrong_table_is_shown_its_columns_or_its_line(tmp_path: Path, text: st
         open_pairs(table(tmp_path, text))
 
 
-@pytest.mark.parametrize("splits", [("train", "val", "test"), ("Train", "Validation", "Test")])
+@pytest.mark.parametrize("splits", [("train", "val", "test"), ("Train", "Valid", "Test")])
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "txt"])
 def test_a_folder_for_each_split(tmp_path: Path, splits: tuple[str, ...], kind: str) -> None:
     for split in splits:
@@ -177,6 +180,14 @@ def test_a_folder_for_each_split(tmp_path: Path, splits: tuple[str, ...], kind: 
     assert pairs.captions("train")[1] == [[f"picture {k} of train"] for k in range(3)]
 
 
+def test_a_table_that_names_the_folders_of_the_splits(tmp_path: Path) -> None:
+    rows = [f"{split}/a{k}.jpg,{split} {k}\n" for split in ("train", "validation", "test") for k in range(2)]
+    for split in ("train", "validation", "test"):
+        pictures(tmp_path / split, 2)
+    (tmp_path / "metadata.csv").write_text("file_name,text\n" + "".join(rows))
+    assert open_pairs(tmp_path).captions("val")[1] == [["validation 0"], ["validation 1"]]
+
+
 def test_nested_pictures_with_a_sentence_and_its_translations(tmp_path: Path) -> None:
     for k, inner in enumerate(("animals", "animals/birds", "food")):
         (tmp_path / inner).mkdir(parents=True, exist_ok=True)
@@ -189,6 +200,27 @@ def test_nested_pictures_with_a_sentence_and_its_translations(tmp_path: Path) ->
     with pytest.raises(InputError, match="no captions in the language 'fr'"):
         open_pairs(tmp_path, "fr")
     assert read_image(tmp_path / "food" / "2.png").getpixel((3, 3)) == (255, 255, 255)
+    (pictures(tmp_path, 1) / "a0.txt").write_text("At the top.")
+    assert captions_of(tmp_path) == [*(f"A thing, number {k}." for k in range(3)), "At the top."]
+
+
+def test_prepared_photographs_never_share_a_file(tmp_path: Path) -> None:
+    names = ["dog-2.jpg", "dog.jpg", "dog.png", "x.jpg", "y.jpg"]
+    for name, colour in zip(names, COLOURS, strict=False):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / name)
+    rows = zip(names, "abcde", ["train"] * 3 + ["val", "test"], strict=True)
+    (tmp_path / "c.csv").write_text("file,caption,split\n" + "".join(f"{n},{c},{s}\n" for n, c, s in rows))
+    said = prepare_photographs(tmp_path, tmp_path / "my out")
+    assert "--data '" in said
+    paths, _ = open_pairs(tmp_path / "my out").captions("train")
+    seen = [read_image(path).getpixel((4, 4)) for path in paths]
+    assert np.abs(np.array(seen) - np.array(COLOURS[:3])).max() < 4
+
+
+def test_an_out_that_cannot_be_written_is_named(tmp_path: Path, sixty_scenes: Path, capsys) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert cli.main(["train", "--data", str(sixty_scenes), "--out", str(tmp_path / "file" / "run")]) == 2
+    assert "choose another folder" in capsys.readouterr().err
 
 
 def test_accents_apart_are_the_same_name(tmp_path: Path) -> None:
@@ -201,7 +233,7 @@ def test_accents_apart_are_the_same_name(tmp_path: Path) -> None:
 def test_a_set_without_val_is_told_what_to_do(tmp_path: Path) -> None:
     for k, _ in enumerate(pictures(tmp_path / "d" / "train", 6).glob("*.jpg")):
         (tmp_path / "d" / "train" / f"a{k}.txt").write_text(f"picture {k}")
-    with pytest.raises(InputError, match="no split 'val'; put some images into it"):
+    with pytest.raises(InputError, match="d has no split 'val', only train; give three images or more"):
         train(tmp_path / "d", tmp_path / "run", Recipe(epochs=1, image_size=32))
 
 
@@ -270,12 +302,13 @@ def test_arms_get_folders_of_their_own(tmp_path: Path, name: str) -> None:
 
 def test_two_commands_do_not_write_one_folder_at_once(tmp_path: Path, sixty_scenes: Path, capsys) -> None:
     arguments = ["train", "--data", str(sixty_scenes), "--out", str(tmp_path / "run"), "--epochs", "1"]
+    codes: list[int] = []
     with locked(tmp_path / "run"):
-        code: list[int] = []
-        other = threading.Thread(target=lambda: code.append(cli.main(arguments)))
-        other.start()
-        other.join()
-    assert code == [2]
+        for _ in range(2):  # one that is refused does not open the way for the next
+            other = threading.Thread(target=lambda: codes.append(cli.main(arguments)))
+            other.start()
+            other.join()
+    assert codes == [2, 2]
     assert "is in use by another command" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -298,7 +331,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     folder = table(tmp_path / "d", "file,caption\n" + ROWS)
     script = f'"{sys.executable}" -m helpers look "{folder}" | true; echo ${{PIPESTATUS[0]}}'
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, timeout=120)
-    assert (done.stdout, done.stderr) == ("0\n", "")
+    assert (done.stdout, done.stderr) == ("141\n", "")
 
 
 def test_flip_says_which_languages_it_knows(capsys: pytest.CaptureFixture[str]) -> None:
