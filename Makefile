@@ -57,7 +57,7 @@ test-long: $(ready) pairs ## run the tests that take minutes
 notebooks: $(ready) pairs ## execute all notebooks and store their outputs
 	$(python) -m helpers.classroom execute notebooks/*.ipynb
 
-features: $(ready) pairs ## train once and write data/features.npz
+features: $(ready) pairs ## train once and write data/features.npz and data/model.pt
 	$(python) -m helpers.classroom features
 
 experiments: $(ready) pairs ## measure the claims and every regularizer, into data/results (two and a half hours)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from helpers.data import ImageTextDataset
 from helpers.encoders import DualEncoder
-from helpers.files import InputError, atomic_file
+from helpers.files import DATA, InputError, atomic_file
 from helpers.optimizers import learning_rate_factor
 from helpers.scale.distributed import broadcast, mean_over_ranks, world
 from helpers.text import WordTokenizer
@@ -65,6 +65,11 @@ def restore_model(content: dict) -> tuple[DualEncoder, WordTokenizer]:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[-1].strip()
         raise InputError(f"the parts of the checkpoint do not belong together ({reason}); train again") from None
     return model.eval(), tokenizer
+
+
+def load_model(path: Path | str = DATA / "model.pt") -> tuple[DualEncoder, WordTokenizer]:
+    """The model and the tokenizer of a run or a checkpoint file; without a path, of the model that comes along."""
+    return restore_model(load_checkpoint(find_checkpoint(Path(path))))
 
 
 def open_run(out: Path | str, recipe: Any, resume: bool) -> "Run":

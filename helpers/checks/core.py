@@ -75,6 +75,42 @@ class Check:
         return []
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A question with one right answer, such as ``"b"``, and a sentence for each answer."""
+
+    name: str
+    right: str
+    sentences: dict[str, str]  # what to say about each answer, the right one included
+
+    def __call__(self, answer: str) -> None:
+        letter = str(answer).strip().lower()
+        assert letter in self.sentences, f"{self.name}: answer with one of {', '.join(self.sentences)}"
+        assert letter == self.right, self.sentences[letter]
+        print(f"Right: {self.sentences[letter]}")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A value to find, such as a slider's position, with a sentence for values below and above the right range."""
+
+    name: str
+    low: float
+    high: float
+    too_low: str
+    too_high: str
+    right: str
+
+    def __call__(self, answer: float) -> None:
+        try:
+            value = float(answer)
+        except (TypeError, ValueError):
+            raise AssertionError(f"{self.name}: answer with a number, not with {answer!r}") from None
+        assert value >= self.low, self.too_low
+        assert value <= self.high, self.too_high
+        print(f"Right: {self.right}")
+
+
 def exercise(name: str, inputs: Callable[[Generator, int], tuple], **options: object) -> Callable[..., Check]:
     """Make a check from a function that gives the right and the wrong values for the arguments of the answer."""
     return lambda values: Check(name, inputs, values, **options)

@@ -51,7 +51,7 @@ def lab(port: int | None) -> None:
 def write_features() -> None:
     from helpers.classroom.snapshots import write_snapshots  # loads torch, which no other command needs
 
-    write_snapshots(DATA / "features.npz")
+    write_snapshots(DATA / "features.npz", DATA / "model.pt")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     added = commands.add_parser("execute", help="for authors: execute notebooks and store their outputs")
     added.add_argument("notebooks", type=Path, nargs="+")
     added.set_defaults(run=lambda options: [execute(path) for path in options.notebooks])
-    added = commands.add_parser("features", help="for authors: train once and write data/features.npz")
+    added = commands.add_parser(
+        "features", help="for authors: train once and write data/features.npz and data/model.pt"
+    )
     added.set_defaults(run=lambda _: write_features())
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shutil
 from itertools import count
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from helpers.files import InputError
 ROOT = Path(__file__).resolve().parents[2]
 
 CHECK_TAG = "exercise-check"
+PREDICT = "**Predict**"
 SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION$", re.DOTALL | re.MULTILINE)
 STUB = (
     "# YOUR CODE HERE",
@@ -31,17 +33,21 @@ def without_solutions(source: str, cell: str) -> str:
 
 
 def learners_copy(notebook: NotebookNode, name: str) -> NotebookNode:
-    """Copy a notebook with stubs for solutions and without the outputs of exercises and checks.
+    """Copy a notebook with stubs for solutions and without the outputs of exercises, checks and predictions.
 
-    All other outputs stay, so that a learner can read the lesson before running anything.
+    The code cell after a cell with ``**Predict**`` has the answer in its output. All other outputs stay, so that a
+    learner can read the lesson before running anything.
     """
     learners = copy.deepcopy(notebook)
+    predicted = False
     for cell in learners.cells:
         if cell.cell_type != "code":
+            predicted = predicted or PREDICT in cell.source
             continue
         source = without_solutions(cell.source, f"{name}, cell {cell.id}")
-        if source != cell.source or CHECK_TAG in cell.metadata.get("tags", []):
+        if predicted or source != cell.source or CHECK_TAG in cell.metadata.get("tags", []):
             cell.update(source=source, outputs=[], execution_count=None)
+        predicted = False
     keep_shown_widgets(learners)
     return learners
 
@@ -58,7 +64,10 @@ def write_copy(learners: NotebookNode, target: Path) -> None:
 
 
 def make_copies(root: Path = ROOT) -> None:
-    """Make the copies that are missing in ``my_course``."""
+    """Make the copies that are missing in ``my_course``, and bring the pictures there up to date."""
+    figures = root / "notebooks" / "figures"
+    if figures.is_dir():
+        shutil.copytree(figures, root / "my_course" / "figures", dirs_exist_ok=True)
     for lesson in lessons(root):
         target = root / "my_course" / lesson.name
         if not target.exists():

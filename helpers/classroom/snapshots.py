@@ -1,4 +1,4 @@
-"""Write ``data/features.npz``: features of 64 test pairs at several moments of one training."""
+"""Write ``data/features.npz`` and ``data/model.pt``: features of 64 test pairs during a training, and its result."""
 
 import tempfile
 from pathlib import Path
@@ -10,6 +10,7 @@ from helpers.data import DATA, ImageTextDataset, read_captions
 from helpers.encoders import DualEncoder
 from helpers.evaluation import encode_images, encode_texts
 from helpers.files import atomic_file
+from helpers.runs import load_checkpoint, save_checkpoint
 from helpers.scenes import read_truth
 from helpers.text import WordTokenizer
 from helpers.training import Recipe, train
@@ -19,8 +20,8 @@ EPOCHS = 6
 MOMENTS = (0, 8, 16, 32, 64, 128, 372)  # steps; an epoch of the scenes has 62
 
 
-def write_snapshots(out: Path) -> None:
-    """Train once on scenes and write the features of the first 64 test pairs at each of ``MOMENTS``.
+def write_snapshots(out: Path, model_file: Path) -> None:
+    """Train once on scenes; write the features of the first 64 test pairs at each of ``MOMENTS``, and the model.
 
     The text of each image is its caption of level "related", which is short enough for the axis of a matrix.
     """
@@ -36,7 +37,12 @@ def write_snapshots(out: Path) -> None:
             features.append((encode_images(model, dataset), encode_texts(model, tokenizer, texts)))
 
     with tempfile.TemporaryDirectory() as folder:
-        train(scenes, Path(folder) / "run", Recipe(epochs=EPOCHS), on_step=keep)
+        run = Path(folder) / "run"
+        train(scenes, run, Recipe(epochs=EPOCHS), on_step=keep)
+        content = load_checkpoint(run / "last.pt")
+    parts = {name: content[name] for name in ("vocabulary", "max_length", "architecture")}
+    weights = {name: value.half() if value.is_floating_point() else value for name, value in content["model"].items()}
+    save_checkpoint(model_file, parts | {"model": weights})
     image_features, text_features = (torch.stack(side).half().numpy() for side in zip(*features, strict=True))
     with atomic_file(out) as file:
         np.savez_compressed(

@@ -5,9 +5,12 @@ from collections.abc import Callable
 import pytest
 
 from helpers import checks
-from helpers.checks.core import Check
+from helpers.checks.core import Check, Choice, Setting
 
-CHECKS = [check for name, check in sorted(vars(checks).items()) if name.startswith("check_")]
+EVERY = [check for name, check in sorted(vars(checks).items()) if name.startswith("check_")]
+CHECKS = [check for check in EVERY if isinstance(check, Check)]
+CHOICES = [check for check in EVERY if isinstance(check, Choice)]
+SETTINGS = [check for check in EVERY if isinstance(check, Setting)]
 MISTAKES = [(check, sentence) for check in CHECKS for sentence in check.values(*next(check.cases()))[1]]
 each_check = pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
 
@@ -28,8 +31,9 @@ def function(check: Check, sentence: str | None = None) -> Callable:
 
 
 def test_there_is_a_check_for_every_exercise() -> None:
-    assert len(CHECKS) == 23
-    assert len(MISTAKES) >= 160
+    assert len(CHECKS) >= 20
+    assert len(CHECKS) + len(CHOICES) + len(SETTINGS) == len(EVERY)
+    assert len(MISTAKES) >= 150
 
 
 @each_check
@@ -43,3 +47,34 @@ def test_a_mistake_is_named_by_its_own_sentence(check: Check, sentence: str) -> 
     with pytest.raises(AssertionError) as caught:
         check(function(check, sentence))
     assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("check", CHOICES, ids=lambda check: check.name)
+def test_a_choice_accepts_one_answer_and_explains_each_other(check: Choice, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(check.sentences) >= 3
+    assert len(set(check.sentences.values())) == len(check.sentences)
+    check(f" {check.right.upper()}\n")
+    assert capsys.readouterr().out == f"Right: {check.sentences[check.right]}\n"
+    for letter in check.sentences.keys() - {check.right}:
+        with pytest.raises(AssertionError) as caught:
+            check(letter)
+        assert str(caught.value) == check.sentences[letter]
+    for other in ("", "z", None, 3):
+        with pytest.raises(AssertionError, match="answer with one of"):
+            check(other)
+
+
+@pytest.mark.parametrize("check", SETTINGS, ids=lambda check: check.name)
+def test_a_setting_accepts_its_range_and_says_which_way_to_go(
+    check: Setting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for right in (check.low, (check.low + check.high) / 2, check.high):
+        check(right)
+        assert capsys.readouterr().out == f"Right: {check.right}\n"
+    for wrong, sentence in ((check.low * 0.99, check.too_low), (check.high * 1.01, check.too_high)):
+        with pytest.raises(AssertionError) as caught:
+            check(wrong)
+        assert str(caught.value) == sentence
+    for other in ("far", None, float("nan")):
+        with pytest.raises(AssertionError):
+            check(other)
