@@ -52,20 +52,22 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Create a temporary folder next to ``path`` that becomes ``path`` when the block ends without an error.
 
     Raises:
-        InputError: if ``path`` exists already, or the folder cannot be written.
+        InputError: if ``path`` exists already or is being written, or if the folder cannot be written.
     """
-    if path.exists():
-        raise InputError(f"{path} exists already; remove it, or write to another folder")
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"cannot write {path} ({reason}); free some space, or choose another folder") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with locked(path):
+        if path.exists():
+            raise InputError(f"{path} exists already; remove it, or write to another folder")
+        shutil.rmtree(partial, ignore_errors=True)  # a command that was killed may have left one
+        try:
+            partial.mkdir(parents=True)
+            yield partial
+            partial.rename(path)
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"cannot write {path} ({reason}); free some space, or choose another folder") from None
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager
@@ -89,12 +91,16 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
 
 
 def read_text(path: Path) -> str:
-    """Read a text file: UTF-8, UTF-16 with a byte-order mark, or what the bytes look like; lines end in ``\\n``."""
+    """Read a text file: UTF-8, UTF-16, or what the bytes look like; lines end in ``\\n``."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path} ({error.strerror})") from None
-    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    encoding = "utf-8-sig"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif b"\0" in content[:2]:  # without a byte-order mark
+        encoding = "utf-16-be" if content[0] == 0 else "utf-16-le"
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError:

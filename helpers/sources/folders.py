@@ -35,6 +35,7 @@ Row = tuple[str, str, str | None]  # the file name of an image, a caption, and a
 SPLITS = ("train", "val", "test")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 FILE_COLUMNS = ("file", "file_name", "filename", "image", "image_name", "image_path", "filepath", "path")
+DELIMITERS = ",\t;|"
 CAPTION_COLUMNS = ("caption", "text", "comment", "sentence", "title")  # also in the plural, or numbered
 TRANSLATION = re.compile(r"([a-z]{2,3})(?:[_@]\w+)*\.utf8\s*=\s*(.*)")  # such as "de.utf8=ein Hund"
 OF_SYSTEMS = (".", "__MACOSX", "~$")  # how hidden files begin, and those of macOS and Office
@@ -91,7 +92,7 @@ def open_pairs(path: Path | str, language: str | None = None) -> Pairs:
         if rows[0][2] is None:
             note += ", chosen by file name (a tenth val, a tenth test, the rest train)"
     by_split = {split: by_split[split] for split in dict.fromkeys([*SPLITS, *by_split]) if split in by_split}
-    find_similar_names([record for records in by_split.values() for record in records])
+    find_similar_names(folder, [record for records in by_split.values() for record in records])
     paths = [record.path for records in by_split.values() for record in records]
     twice = [path for path, count in Counter(paths).items() if count > 1]
     if twice:  # perhaps in train and in test, where it would make a model look better than it is
@@ -177,17 +178,23 @@ def table_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
                 named = ((f"{name}{k or ''}", v) for name, own in values.items() for k, v in enumerate(own))
                 yield where, {name: "" if v is None else str(v) for name, v in named}
         return
-    first, _, rest = text.partition("\n")
-    delimiter = max(",\t;|", key=first.count)
-    if first.lower().startswith("sep="):  # Excel's own first line
-        delimiter, text = first[4:5], rest
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
+    lines = text.split("\n")
+    if text.lower().startswith("sep="):  # Excel's own first line
+        delimiter, lines[0] = text[4:5].strip("\n") or ",", ""
+    else:
+        first = next((line for line in lines if any(map(line.count, DELIMITERS))), "")
+        delimiter = max(DELIMITERS, key=first.count)
+    filled = (k for k, line in enumerate(lines) if sum(map(bool, map(str.strip, line.split(delimiter)))) > 1)
+    skipped = next(filled, 0)  # a title above the names of the columns
+    reader = csv.reader(
+        io.StringIO("\n".join(lines[skipped:]), newline=""), delimiter=delimiter, strict=True, skipinitialspace=True
+    )
     names = [name.strip().lower() for name in next(reader, [])]
     header = [f"{name}{names[:k].count(name) or ''}" for k, name in enumerate(names)]  # equal names get numbers
     for cells in reader:
         if not any(map(str.strip, cells)):
             continue
-        where = f"{path}: line {reader.line_num}"
+        where = f"{path}: line {skipped + reader.line_num}"
         if len(cells) != len(header):
             raise InputError(f"{where} has too many or too few columns; put quotes round a caption with a comma")
         yield where, dict(zip(header, cells, strict=True))
@@ -197,7 +204,7 @@ def read_plain(images: Sequence[Path], folder: Path, language: str | None) -> li
     """Read the text file next to each image: one caption per line, or the first line and its translations."""
     rows = []
     for image in images:
-        text, name = image.with_suffix(".txt"), image.relative_to(folder)
+        text, name = text_file(image), image.relative_to(folder)
         captions = [line.strip() for line in read_text(text).split("\n") if line.strip()]
         if not captions:
             raise InputError(f"{text} is empty; write one caption per line")
@@ -222,7 +229,12 @@ def tables_in(folder: Path) -> list[Path]:
 
 
 def with_text(images: Sequence[Path]) -> list[Path]:
-    return [image for image in images if image.with_suffix(".txt").is_file()]
+    return [image for image in images if text_file(image)]
+
+
+def text_file(image: Path) -> Path | None:
+    """The text file next to an image, if there is one."""
+    return next((text for suffix in (".txt", ".TXT") if (text := image.with_suffix(suffix)).is_file()), None)
 
 
 def images_in(folder: Path, pattern: str = "*") -> list[Path]:
@@ -235,23 +247,20 @@ def visible(folder: Path, pattern: str = "*") -> list[Path]:
     return sorted(entry for entry, parts in found if not any(part.startswith(OF_SYSTEMS) for part in parts))
 
 
-def find_similar_names(records: Sequence[Record]) -> None:
+def find_similar_names(folder: Path, records: Sequence[Record]) -> None:
     """Give a missing image the path of a file that differs only in capitals, or in how Unicode writes its accents.
 
     Windows takes ``A.JPG`` for ``a.jpg``, a Mac writes accents apart, and a table may leave the endings out.
     """
 
-    def same(name: str) -> str:
-        return unicodedata.normalize("NFC", name).casefold()
+    def same(path: Path) -> str:
+        return unicodedata.normalize("NFC", str(path)).casefold()
 
-    listings: dict[Path, dict[str, Path]] = {}
-    for record in records:
-        folder = record.path.parent
-        if not record.path.is_file() and folder.is_dir():
-            if folder not in listings:
-                files = visible(folder)
-                listings[folder] = {same(file.stem): file for file in files} | {same(file.name): file for file in files}
-            record.path = listings[folder].get(same(record.path.name), record.path)
+    missing = [record for record in records if not record.path.is_file()]
+    files = [file for file in visible(folder, "**/*") if file.is_file()] if missing else []
+    similar = {same(file.with_suffix("")): file for file in files} | {same(file): file for file in files}
+    for record in missing:
+        record.path = similar.get(same(record.path), record.path)
 
 
 def group_rows(rows: Sequence[Row], folder: Path) -> dict[str, list[Record]]:

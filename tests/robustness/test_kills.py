@@ -124,8 +124,13 @@ def test_a_folder_appears_completely_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(TypeError), atomic_folder(tmp_path / "pairs") as folder:
         (folder / "a.txt").write_text(None)
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / ".pairs.partial").mkdir()  # left by a command that was killed
+    (tmp_path / ".pairs.partial" / "b.txt").write_text("half")
     with atomic_folder(tmp_path / "pairs") as folder:
         (folder / "a.txt").write_text("all of it")
+        with pytest.raises(InputError, match="in use by another command"), atomic_folder(tmp_path / "pairs"):
+            pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["pairs", "a.txt"]
     assert (tmp_path / "pairs" / "a.txt").read_text() == "all of it"
     with pytest.raises(InputError, match="exists already"), atomic_folder(tmp_path / "pairs"):
         pass

@@ -115,6 +115,9 @@ def test_one_training_image_is_refused(tmp_path: Path) -> None:
         "file,caption\n" + ROWS.replace(".jpg", ""),
         "file,caption\n" + "".join(f".\\{row}\n" for row in ROWS.split("\n")[:4]),
         "image,caption_0,caption_1\n" + ROWS.replace("\n", ",\n"),
+        "Table 1\nfile,caption\n" + ROWS,
+        "My pictures,,\n,,\nfile,caption,\n" + ROWS.replace("\n", ",\n"),
+        ("file\tcaption\n" + ROWS.replace(",", "\t")).encode("utf-16-le"),  # without a byte-order mark
     ],
 )
 def test_tables_as_programs_write_them(tmp_path: Path, text: str | bytes) -> None:
@@ -228,6 +231,16 @@ def test_accents_apart_are_the_same_name(tmp_path: Path) -> None:
     table(tmp_path, f"file,caption\n{name},a cup\na1.jpg,y\na2.jpg,z\na3.jpg,w\n")
     (tmp_path / "a0.jpg").rename(tmp_path / unicodedata.normalize("NFD", name))
     assert captions_of(tmp_path) == ["a cup", "w", "y", "z"]
+
+
+def test_accents_of_a_folder_may_be_apart_and_endings_in_capitals(tmp_path: Path) -> None:
+    name = unicodedata.normalize("NFC", "Fotos von zu Hause für alle")
+    table(tmp_path, f"file,caption\n{name}/a0.jpg,a cup\n{name}/a1.jpg,y\na2.jpg,z\n")
+    folder = pictures(tmp_path / unicodedata.normalize("NFD", name), 2)
+    assert captions_of(tmp_path) == ["a cup", "y", "z"]
+    for k, image in enumerate(sorted(folder.iterdir())):
+        image.with_suffix(".TXT").write_text(f"picture {k}")
+    assert captions_of(folder) == ["picture 0", "picture 1"]
 
 
 def test_a_set_without_val_is_told_what_to_do(tmp_path: Path) -> None:
