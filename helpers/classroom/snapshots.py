@@ -40,7 +40,7 @@ def write_snapshots(out: Path, model_file: Path) -> None:
         run = Path(folder) / "run"
         train(scenes, run, Recipe(epochs=EPOCHS), on_step=keep)
         content = load_checkpoint(run / "last.pt")
-    parts = {name: content[name] for name in ("vocabulary", "max_length", "architecture")}
+    parts = {name: content[name] for name in ("vocabulary", "max_length", "architecture", "recipe")}
     weights = {name: value.half() if value.is_floating_point() else value for name, value in content["model"].items()}
     save_checkpoint(model_file, parts | {"model": weights})
     image_features, text_features = (torch.stack(side).half().numpy() for side in zip(*features, strict=True))

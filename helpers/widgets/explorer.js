@@ -359,7 +359,9 @@ const GEOMETRY = {
 };
 
 function geometryLine(parent) {
-  const list = add(parent, "dl", "geometry", "", { "aria-label": "The features, L2-normalised, at any temperature" });
+  const folded = add(parent, "details");
+  add(folded, "summary", "", "Geometry of the features, at any temperature (lesson 03)");
+  const list = add(folded, "dl", "geometry", "", { "aria-label": "The features, L2-normalised, at any temperature" });
   const values = Object.entries(GEOMETRY).map(([quantity, [name, meaning]]) => {
     const item = add(list, "div", "", "", { title: meaning });
     add(item, "dt", "", name);

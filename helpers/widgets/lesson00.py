@@ -1,0 +1,51 @@
+"""Lesson 00: a search by words with the model that comes with the course, and its figure."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from helpers.data import ImageTextDataset, read_captions
+from helpers.evaluation import encode_images, encode_texts
+from helpers.files import DATA
+from helpers.runs import load_model
+from helpers.text import split_words
+from helpers.widgets.figures import PROBABILITY_COLOURS, to_pixels
+
+
+class ImageSearch:
+    """Search in the 1,000 test drawings of the scenes. Calling it with a query shows the images that fit best.
+
+    ``image_features`` are the embeddings of the drawings, ``[images, dim]``; they are computed once.
+    """
+
+    def __init__(self) -> None:
+        self.model, self.tokenizer = load_model()
+        self.dataset = ImageTextDataset(*read_captions(DATA / "scenes", "test"), image_size=64)
+        self.image_features = encode_images(self.model, self.dataset)  # [images, dim]
+
+    def __call__(self, query: str, top: int = 6) -> None:
+        text_features = encode_texts(self.model, self.tokenizer, [query])  # [1, dim]
+        similarities = self.image_features @ text_features[0]  # [images]
+        best = similarities.argsort(descending=True, stable=True)[:top].tolist()
+        figure, axes = plt.subplots(1, top, figsize=(1.5 * top, 2.1), facecolor="white", layout="constrained")
+        for axis, row in zip(axes, best, strict=True):
+            axis.imshow(to_pixels(self.dataset.decode(row)))
+            axis.set(xticks=[], yticks=[], xlabel=f"{similarities[row]:.2f}")
+        unknown = [word for word in split_words(query) if word not in self.tokenizer.id_of]
+        figure.suptitle(query + (f"   (unknown: {', '.join(unknown)})" if unknown else ""))
+        plt.show()
+
+
+def three_temperatures(image_features: Tensor, text_features: Tensor, temperatures: Sequence[float]) -> Figure:
+    """Plot the softmax of each row of similarities at several temperatures, for features ``[pairs, dim]``."""
+    similarities = image_features @ text_features.T  # [pairs, pairs]
+    figure, axes = plt.subplots(1, len(temperatures), figsize=(9, 3), facecolor="white", layout="constrained")
+    for axis, temperature in zip(axes, temperatures, strict=True):
+        softmax = (similarities / temperature).softmax(dim=1)  # [pairs, pairs]
+        shown = axis.imshow(softmax, **PROBABILITY_COLOURS)
+        axis.set(title=f"temperature {temperature:g}", xlabel="captions", xticks=[], yticks=[])
+    axes[0].set_ylabel("drawings")
+    figure.colorbar(shown, ax=axes, label="probability", shrink=0.8)
+    return figure
