@@ -15,9 +15,9 @@ from filelock import FileLock, Timeout
 
 DATA = Path(__file__).resolve().parents[1] / "data"  # where the course keeps its pairs
 
-# What Excel writes where it does not write UTF-8. Of the code pages for Latin letters, which a short text does not tell
-# apart, only the most common is tried.
-ENCODINGS = ["cp1252", "cp1251", "cp1253", "cp1256", "gb18030", "big5", "shift_jis", "cp949"]
+# What Excel writes for other than Latin letters where it does not write UTF-8.
+ENCODINGS = ["cp1251", "cp1253", "cp1256", "gb18030", "big5", "shift_jis", "cp949"]
+LATIN = ["cp1252", "cp1250"]
 
 
 class InputError(ValueError):
@@ -104,12 +104,24 @@ def read_text(path: Path) -> str:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError:
-        guess = charset_normalizer.from_bytes(content, cp_isolation=ENCODINGS).best()
-        if guess is None:
-            raise InputError(f"{path} is not a text file; save it as UTF-8") from None
-        print(f"{path} is read as {guess.encoding}; if letters are wrong, save it as UTF-8", file=sys.stderr)
-        text = str(guess)
+        text, encoding = decoded(content)
+        if text is None:
+            raise InputError(f"the encoding of {path} cannot be told; save it as UTF-8") from None
+        print(f"{path} is read as {encoding}; if letters are wrong, save it as UTF-8", file=sys.stderr)
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def decoded(content: bytes) -> tuple[str | None, str]:
+    """The text of bytes that are not UTF-8, and the encoding that they seem to have."""
+    accented = [word for word in content.split() if not word.isascii()]
+    beyond_ascii = sum(byte > 127 for word in accented for byte in word)
+    if b"\0" not in content and (beyond_ascii <= 3 or beyond_ascii < 0.5 * sum(map(len, accented))):  # Latin letters
+        macintosh = b"\r" in content and b"\n" not in content
+        for encoding in ["mac_roman"] if macintosh else LATIN:
+            with suppress(UnicodeDecodeError):
+                return content.decode(encoding), encoding
+    guess = charset_normalizer.from_bytes(content, cp_isolation=ENCODINGS).best()
+    return (str(guess), guess.encoding) if guess else (None, "")
 
 
 def read_json(path: Path) -> Any:

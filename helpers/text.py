@@ -13,9 +13,9 @@ from helpers.files import InputError
 
 PADDING, UNKNOWN = 0, 1
 # A word is a run of letters, their marks and digits. Chinese is written without spaces, so each character is one word.
-LETTERS = r"[\p{L}\p{M}\p{N}--\p{Han}]+"
+LETTERS = r"[\p{L}\p{N}--\p{Han}][\p{L}\p{M}\p{N}--\p{Han}]*"
 WORD = regex.compile(rf"\p{{Han}}|{LETTERS}(?:'{LETTERS})*", regex.V1)
-INVISIBLE = regex.compile("[\u00ad\u200c\u200d\u2060]")  # soft hyphens and joiners, which stand within words
+INVISIBLE = regex.compile("[\u00ad\u200c\u200d\u2060\ufe0e\ufe0f]")  # soft hyphens, joiners, variants of emoji
 RARE = SHARED = 0.1  # shares of words that occur once, and of images without a caption of their own
 
 

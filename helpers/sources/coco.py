@@ -103,8 +103,11 @@ def check_file_name(file_name: str, where: str) -> None:
         raise InputError(
             f"{where} has the file name '{file_name[:40]}...', which is too long for one; check the columns"
         )
-    if path.anchor or PureWindowsPath(file_name).anchor or ".." in path.parts or not path.name:
-        raise InputError(f"{where} has the file name {file_name!r}, which must lie inside the folder; move the image")
+    if not path.name:
+        raise InputError(f"{where} has no file name; write one, or remove the line")
+    if path.anchor or PureWindowsPath(file_name).anchor or ".." in path.parts:
+        hint = f"write it from the folder on, such as {path.name}"
+        raise InputError(f"{where} has the file name {file_name!r}, which must lie inside the folder; {hint}")
 
 
 def check_caption(caption: object, where: str) -> None:

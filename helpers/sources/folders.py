@@ -14,6 +14,7 @@ tenth test (rounded, at least one image each), and the rest train. The same phot
 every layout.
 """
 
+import ast
 import csv
 import hashlib
 import io
@@ -22,6 +23,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -38,9 +40,11 @@ FILE_COLUMNS = ("file", "file_name", "filename", "image", "image_name", "image_p
 DELIMITERS = ",\t;|"
 CAPTION_COLUMNS = ("caption", "text", "comment", "sentence", "title")  # also in the plural, or numbered
 TRANSLATION = re.compile(r"([a-z]{2,3})(?:[_@]\w+)*\.utf8\s*=\s*(.*)")  # such as "de.utf8=ein Hund"
+NEXT_ROW = re.compile(r"\n[^\n]*\.(jpe?g|png|webp|gif|bmp|tiff?)[\",;\t|]", re.IGNORECASE)  # swallowed by an open quote
 OF_SYSTEMS = (".", "__MACOSX", "~$")  # how hidden files begin, and those of macOS and Office
 COCO, OFFICIAL_COCO, KARPATHY = "COCO Captions layout", "COCO's own folders", "Karpathy's splits"
 TABLE, PLAIN = "table of files and captions", "folder of images with a text file for each"
+csv.field_size_limit(10**8)  # a long caption is cut later, with a remark
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Pairs:
     def records(self, split: str) -> list[Record]:
         """The images of a split with their captions, in the order of the source."""
         if split not in self.by_split:
-            hint = "give three images or more, or name the split of each"
+            hint = f"move some images to {split}, or name the split of each"
             raise InputError(f"{self.folder} has no split {split!r}, only {', '.join(self.by_split)}; {hint}")
         return self.by_split[split]
 
@@ -126,6 +130,8 @@ def find_layout(folder: Path) -> tuple[str, list[Path]]:
     layouts = {layout: files for layout, files in layouts.items() if files}
     if not layouts:
         hint = 'write one with the first line "file,caption" and lines such as "dog.jpg,a dog on a beach"'
+        if nested := [each for each in visible(folder, "*/") if tables_in(each)]:
+            hint = f"name the folder {nested[0]} instead"
         raise InputError(f"{folder} has {counted(len(images_in(folder, '**/*')), 'image')} but no captions.csv; {hint}")
     layout, files = next(iter(layouts.items()))
     rivals = layout in (TABLE, KARPATHY) and len({file.parent for file in files}) < len(files)
@@ -150,7 +156,7 @@ def read_table(path: Path, folder: Path) -> list[Row]:
                 raise InputError(f"{path} has the columns {', '.join(map(repr, cells))}; {hint}")
             file_name = cells[file_column].strip().replace("\\", "/")  # as Windows writes folders
             coco.check_file_name(file_name, where)
-            captions = [caption.strip() for caption in captions if caption.strip()] or [""]
+            captions = [caption.strip() for cell in captions for caption in python_list(cell)] or [""]
             coco.check_caption(captions[0], where)
             split = cells.get("split", "").strip().lower()
             if "split" in cells and split not in SPLIT_NAMES:
@@ -158,7 +164,8 @@ def read_table(path: Path, folder: Path) -> list[Row]:
             split = SPLIT_NAMES.get(split) or split_of_folder(inner / file_name)
             rows += [((inner / file_name).as_posix(), caption, split) for caption in captions]
     except csv.Error as error:
-        raise InputError(f"{path}: {error} after line {1 + len(rows)}; put quotes round the whole caption") from None
+        hint = "put quotes round the whole caption, and write a quote inside it twice"
+        raise InputError(f"{path}: {error} after row {1 + len(rows)}; {hint}") from None
     if not rows:
         raise InputError(f"{path} has no captions; write one line per caption below the names of the columns")
     return rows
@@ -195,9 +202,22 @@ def table_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         if not any(map(str.strip, cells)):
             continue
         where = f"{path}: line {skipped + reader.line_num}"
+        if len(cells) == len(header) + 1 and cells[0].isdigit():  # R numbers its rows, but does not name that column
+            header.insert(0, "")
+        if NEXT_ROW.search("".join(cells)):
+            raise InputError(f"{where} ends a quote that began lines before; close the quote where its caption ends")
         if len(cells) != len(header):
             raise InputError(f"{where} has too many or too few columns; put quotes round a caption with a comma")
         yield where, dict(zip(header, cells, strict=True))
+
+
+def python_list(cell: str) -> list[str]:
+    """The captions in a cell: the items of a list as Python prints it, or the cell itself; empty ones are left out."""
+    items = [cell]
+    if cell.strip().startswith(("['", '["')):
+        with suppress(ValueError, SyntaxError):
+            items = ast.literal_eval(cell.strip())
+    return [item for item in map(str, items) if item.strip()]
 
 
 def read_plain(images: Sequence[Path], folder: Path, language: str | None) -> list[Row]:
@@ -225,7 +245,8 @@ def split_of_folder(name: Path) -> str | None:
 
 def tables_in(folder: Path) -> list[Path]:
     files = visible(folder)
-    return [f for f in files if f.suffix.lower() in (".csv", ".tsv", ".jsonl") or f.name.lower() == "captions.txt"]
+    endings = (".csv", ".tsv", ".jsonl", ".csv.txt", ".tsv.txt")  # Notepad adds .txt
+    return [file for file in files if file.name.lower().endswith(endings) or file.name.lower() == "captions.txt"]
 
 
 def with_text(images: Sequence[Path]) -> list[Path]:

@@ -58,7 +58,8 @@ def prepare_photographs(folder: Path, out: Path, language: str | None = None) ->
     if uncaptioned:
         raise InputError(f"{folder} has photographs without a caption: {listed(uncaptioned)}; write one for each")
     if not set(SPLITS) <= set(pairs.splits):
-        hint = "give three or more, or name all of train, val and test"
+        missing = listed(split for split in SPLITS if split not in pairs.splits)
+        hint = f"move some images to {missing}, or give three or more without splits"
         raise InputError(f"{folder} has photographs for {listed(pairs.splits)} only; {hint}")
     with atomic_folder(out) as partial:
         (partial / "images").mkdir()

@@ -116,6 +116,8 @@ def test_one_training_image_is_refused(tmp_path: Path) -> None:
         "file,caption\n" + "".join(f".\\{row}\n" for row in ROWS.split("\n")[:4]),
         "image,caption_0,caption_1\n" + ROWS.replace("\n", ",\n"),
         "Table 1\nfile,caption\n" + ROWS,
+        '"file"\t"caption"\n'
+        + "".join(f'"{k}"\t"{row}"\n' for k, row in enumerate(ROWS.replace(",", '"\t"').split("\n")[:4])),
         "My pictures,,\n,,\nfile,caption,\n" + ROWS.replace("\n", ",\n"),
         ("file\tcaption\n" + ROWS.replace(",", "\t")).encode("utf-16-le"),  # without a byte-order mark
     ],
@@ -148,7 +150,7 @@ def test_a_table_in_another_encoding_is_read_and_said(tmp_path: Path, capsys: py
     table(tmp_path / "w", "file;caption\na0.jpg;une fenêtre\na1.jpg;un garçon, l’élève\n".encode("cp1252"), 2)
     assert captions_of(tmp_path / "w") == ["un garçon, l’élève", "une fenêtre"]
     (tmp_path / "picture.csv").write_bytes(bytes(range(256)) * 4)
-    with pytest.raises(InputError, match="is not a text file"):
+    with pytest.raises(InputError, match="encoding of .* cannot be told; save it as UTF-8"):
         read_text(tmp_path / "picture.csv")
 
 
@@ -226,6 +228,63 @@ def test_an_out_that_cannot_be_written_is_named(tmp_path: Path, sixty_scenes: Pa
     assert "choose another folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("encoding", "captions"),
+    [
+        ("cp1252", ["ein Bär", "la niña", "a 20° day", "½ an apple", "£5 note", "une île", "für schöne Bäume"]),
+        ("cp1251", ["красный круг", "синий квадрат слева от зелёной звезды"]),
+        ("gb18030", ["红色的圆在蓝色方块的左边", "一只狗在沙滩上跑"]),
+        (
+            "shift_jis",
+            ["赤い丸と青い四角", "犬が砂浜を走っている", "二人の子供が公園で遊んでいる", "猫が窓のそばで寝ている。"],
+        ),
+    ],
+)
+def test_text_files_of_other_encodings_are_read(tmp_path: Path, encoding: str, captions: list[str]) -> None:
+    for k, caption in enumerate(captions):
+        (tmp_path / f"{k}.txt").write_bytes(f"{caption}\r\n".encode(encoding))
+        if encoding == "cp1252":
+            assert read_text(tmp_path / f"{k}.txt") == f"{caption}\n"
+    (tmp_path / "all.txt").write_bytes("\r\n".join(captions).encode(encoding))
+    assert read_text(tmp_path / "all.txt") == "\n".join(captions)
+
+
+def test_a_macintosh_table_is_read(tmp_path: Path) -> None:
+    rows = "file;caption\ra0.jpg;ein Mädchen\ra1.jpg;drei Äpfel und Öl\ra2.jpg;niña\r"
+    assert captions_of(table(tmp_path, rows.encode("mac_roman"), 3)) == ["drei Äpfel und Öl", "ein Mädchen", "niña"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ('a0.jpg,"A 12" pizza"\n', "write a quote inside it twice"),
+        ('a0.jpg,"a wall\na1.jpg,a dog\na2.jpg,a cat"\na3.jpg,x\n', "line 4 ends a quote that began lines before"),
+        ("C:\\Users\\Ann\\a0.jpg,a wall\n", "write it from the folder on, such as a0.jpg"),
+        ("a0.jpg,a wall\n,another\n", "line 3 has no file name; write one, or remove the line"),
+    ],
+)
+def test_rows_that_cannot_be_read_are_explained(tmp_path: Path, rows: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_pairs(table(tmp_path, "file,caption\n" + rows))
+
+
+def test_lists_that_python_printed_are_several_captions(tmp_path: Path) -> None:
+    rows = """a0.jpg,"['a wall', ""it's red, really""]"\na1.jpg,['x']\na2.jpg,[unclear]\n"""
+    assert captions_of(table(tmp_path, "file,captions\n" + rows, 3)) == ["[unclear]", "a wall", "it's red, really", "x"]
+
+
+def test_near_misses_of_a_table_are_read_or_named(tmp_path: Path) -> None:
+    inner = table(tmp_path / "photos", "file,caption\n" + ROWS, name="captions.csv.txt")
+    assert captions_of(inner) == ["a cat", "a dog", "a tree", "birds"]
+    with pytest.raises(InputError, match="name the folder .*photos instead"):
+        open_pairs(tmp_path)
+
+
+def test_an_emoji_is_no_word_whatever_its_variant() -> None:
+    assert split_words("❤️ ☎️ #️⃣ 🏳️‍🌈") == []
+    assert split_words("a ❤️ dog️") == ["a", "dog"]
+
+
 def test_accents_apart_are_the_same_name(tmp_path: Path) -> None:
     name = unicodedata.normalize("NFC", "café.jpg")
     table(tmp_path, f"file,caption\n{name},a cup\na1.jpg,y\na2.jpg,z\na3.jpg,w\n")
@@ -246,7 +305,7 @@ def test_accents_of_a_folder_may_be_apart_and_endings_in_capitals(tmp_path: Path
 def test_a_set_without_val_is_told_what_to_do(tmp_path: Path) -> None:
     for k, _ in enumerate(pictures(tmp_path / "d" / "train", 6).glob("*.jpg")):
         (tmp_path / "d" / "train" / f"a{k}.txt").write_text(f"picture {k}")
-    with pytest.raises(InputError, match="d has no split 'val', only train; give three images or more"):
+    with pytest.raises(InputError, match="d has no split 'val', only train; move some images to val"):
         train(tmp_path / "d", tmp_path / "run", Recipe(epochs=1, image_size=32))
 
 

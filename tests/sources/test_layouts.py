@@ -196,7 +196,7 @@ MISTAKES = [  # the layout, what is changed, and what the message says
     (TABLE, write(CSV, "image_00.jpg,a dog\nb.jpg,a cat\n"), "pairs.csv has the columns 'image_00.jpg', 'a dog'"),
     (TABLE, write(CSV, "file,caption\n"), "pairs.csv has no captions"),
     (TABLE, append(CSV, "train,3,a.jpg,one,two\r\n"), "line 35 has too many .*put quotes"),
-    (TABLE, append(CSV, 'train,3,a.jpg,"one\r\n'), "unexpected end of data after line 34; put quotes"),
+    (TABLE, append(CSV, 'train,3,a.jpg,"one\r\n'), "unexpected end of data after row 34; put quotes"),
     (TABLE, append(CSV, "trian,3,a.jpg,one\r\n"), "line 35 has the split 'trian'; write train"),
     (TABLE, append(CSV, "test,3,a.jpg,one\r\nval,3,a.jpg,one\r\n"), "a.jpg is in two splits, test and val"),
     (TABLE, append(CSV, "test,3,../a.jpg,one\r\n"), "line 35 .*must lie inside"),
