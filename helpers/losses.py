@@ -126,7 +126,7 @@ def masked_contrastive_loss(
 
     ``loss_i = -z_ii + ln sum_j exp(z_ij)``, where j is i or a pair of another image. With m pairs per image the floor
     is 0, where :func:`contrastive_loss` has ``ln(m)``. A row without any negative is 0 and has no gradient.
-    Source: Radford et al., 2021, with matches by image id as in Li et al., 2021, "Align before Fuse" (fine-tuning).
+    Source: Radford et al., 2021; the mask by image id is the course's own.
     """
     check_image_ids("image_ids", image_ids, image_features)
     logits_per_image = cosine_logits(image_features, text_features, temperature)  # [image, text]
@@ -148,8 +148,9 @@ def multi_positive_contrastive_loss(
     targets, ``ln(m)`` with m positives each. ``image_features`` is ``[images, dim]`` and ``text_features`` is
     ``[texts, dim]``; ``image_ids [images]`` and ``text_image_ids [texts]`` say which belong together, and without
     ``text_image_ids`` both sides share ``image_ids``. A row without any positive counts as 0.
-    Source: Khosla et al., 2020, "Supervised Contrastive Learning", equation 2, between images and texts as in Yang et
-    al., 2022, "Unified Contrastive Learning in Image-Text-Label Space".
+    Source: Khosla et al., 2020, "Supervised Contrastive Learning", equation 2, between images and texts as in Li et
+    al., 2021, "Align before Fuse" (matches by image id), and Yang et al., 2022, "Unified Contrastive Learning in
+    Image-Text-Label Space".
     """
     logits_per_image = cosine_logits(image_features, text_features, temperature, pairs=text_image_ids is None)
     text_image_ids = image_ids if text_image_ids is None else text_image_ids

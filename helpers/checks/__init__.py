@@ -3,10 +3,11 @@
 from helpers.checks.lesson00 import check_lowest_loss, check_what_search_ignores
 from helpers.checks.lesson01 import check_collate, check_flip_caption, check_pad
 from helpers.checks.lesson02 import (
+    check_find_the_bug,
     check_l2_normalize,
     check_mask_same_image,
     check_multi_positive_loss,
-    check_text_to_image_loss,
+    check_symmetric_loss,
 )
 from helpers.checks.lesson03 import (
     check_anchor_loss,

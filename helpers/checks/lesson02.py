@@ -1,4 +1,4 @@
-"""The checks of lesson 02: normalisation, one direction of the loss, and several pairs of one image."""
+"""The checks of lesson 02: normalisation, the symmetric loss, several pairs of one image, and bugs in four logs."""
 
 from math import inf
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from helpers.checks.core import CASES, Values, exercise
+from helpers.checks.core import CASES, Choice, Values, exercise
 from helpers.losses import cosine_similarities
 
 
@@ -41,20 +41,29 @@ def random_pairs(generator: Generator, case: int) -> tuple[Tensor, Tensor, float
     return images, images + noise, 0.05 + 0.4 * torch.rand((), generator=generator).item()
 
 
-@exercise("text_to_image_loss", random_pairs)
-def check_text_to_image_loss(images: Tensor, texts: Tensor, temperature: float) -> Values:
+@exercise("symmetric_loss", random_pairs)
+def check_symmetric_loss(images: Tensor, texts: Tensor, temperature: float) -> Values:
+    def both(logits: Tensor) -> Tensor:
+        return (surprises(logits, 1) + surprises(logits, 0)) / 2
+
     similarity = cosine_similarities(images, texts)  # [image, text]
-    losses, other_way = surprises(similarity / temperature, 0), surprises(similarity / temperature, 1).mean()
+    logits = similarity / temperature
+    losses, to_texts, to_images = both(logits), surprises(logits, 1).mean(), surprises(logits, 0).mean()
+    by_column = F.normalize(images, dim=0) @ F.normalize(texts, dim=0).T / temperature
+    softmax_twice = (surprises(logits.softmax(1), 1) + surprises(logits.softmax(0), 0)).mean() / 2
     loss = losses.mean()
     return loss, {
-        "this is image to text, the other direction; compare each text with all images": other_way,
-        "this is the mean of both directions; only text to image is asked for": (loss + other_way) / 2,
-        "the features are not normalised; compare cosines": surprises(images @ texts.T / temperature, 0).mean(),
-        "this multiplies by the temperature; divide by it": surprises(similarity * temperature, 0).mean(),
-        "the temperature is not used; divide the similarities by it": surprises(similarity, 0).mean(),
+        "this is image to text only, or twice; give cross_entropy the transposed logits for the other half": to_texts,
+        "this is text to image only, or twice; the other half needs the logits as they are": to_images,
+        "this is the sum of both directions; take their mean": 2 * loss,
+        "the features are not normalised; compare cosines": both(images @ texts.T / temperature).mean(),
+        "each column was given length 1; each vector is a row, so normalise along dim=1": both(by_column).mean(),
+        "this multiplies by the temperature; divide by it": both(similarity * temperature).mean(),
+        "the temperature is not used; divide the similarities by it": both(similarity).mean(),
+        "cross_entropy gets probabilities, so there are two softmaxes; give it the logits": softmax_twice,
         "this is the sum over the batch; take the mean": losses.sum(),
         "the minus sign is missing; the loss is minus the log of a probability": -loss,
-        "this is one loss per text; take their mean": losses,
+        "this is one loss per pair; take their mean": losses,
     }
 
 
@@ -110,3 +119,15 @@ def check_multi_positive_loss(logits: Tensor, image_ids: Tensor, text_image_ids:
         "each softmax is along the wrong axis; image to text is over the texts, dim=1": wrong_axes,
         "only the diagonal counts as right; every text of the same image is right": diagonal,
     }
+
+
+check_find_the_bug = Choice(
+    "find_the_bug",
+    "c",
+    {
+        "a": "Logs 2 and 3 are exchanged: captions out of step raise both directions, and log 2 raises only one.",
+        "b": "Logs 1 and 4 are exchanged: log 1 stays at chance, ln 64 = 4.16, and log 4 ends near ln 4 = 1.39.",
+        "c": "Log 1 stays at ln 64, log 2 is bad in one direction, log 3 rises above chance, log 4 stops near ln 4.",
+        "d": "Logs 1 and 3 are exchanged: tiny logits keep log 1 at chance; confident mistakes lift log 3 above it.",
+    },
+)

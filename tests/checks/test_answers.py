@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 
 from helpers import checks
 from helpers.checks.core import Check
-from helpers.losses import contrastive_loss
+from helpers.losses import contrastive_loss, one_way_contrastive_loss
 
 
 def pad_by_loops(lists: list[list[int]]) -> list[Tensor]:
@@ -39,10 +39,11 @@ def normalize_in_numpy(features: Tensor) -> np.ndarray:
 
 def loss_by_loops(images: Tensor, texts: Tensor, temperature: float) -> float:
     total = 0.0
-    for j in range(len(texts)):
-        logits = [float(F.cosine_similarity(image, texts[j], dim=0)) / temperature for image in images]
-        total += math.log(sum(math.exp(logit) for logit in logits)) - logits[j]
-    return total / len(texts)
+    for queries, answers in ((images, texts), (texts, images)):
+        for i in range(len(queries)):
+            logits = [float(F.cosine_similarity(queries[i], answer, dim=0)) / temperature for answer in answers]
+            total += math.log(sum(math.exp(logit) for logit in logits)) - logits[i]
+    return total / (2 * len(images))
 
 
 def mask_by_loops(logits: Tensor, image_ids: Tensor) -> Tensor:
@@ -140,7 +141,7 @@ RIGHT = [
     (checks.check_pad, pad_by_loops),
     (checks.check_flip_caption, flip_by_placeholder),
     (checks.check_l2_normalize, normalize_in_numpy),
-    (checks.check_text_to_image_loss, loss_by_loops),
+    (checks.check_symmetric_loss, loss_by_loops),
     (checks.check_mask_same_image, mask_by_loops),
     (checks.check_multi_positive_loss, multi_positive_by_library),
     (checks.check_effective_negatives, negatives_by_log_softmax),
@@ -208,8 +209,9 @@ WRONG = [
     (checks.check_collate, default_collate, "stopped with"),
     (checks.check_l2_normalize, lambda x: F.normalize(x), "right for [batch, dim] only"),
     (checks.check_l2_normalize, lambda x: x / x.norm(dim=-1), "stopped with RuntimeError"),
-    (checks.check_text_to_image_loss, lambda x, y, t: F.cross_entropy(x @ y.T / t, torch.arange(len(x))), "expected"),
-    (checks.check_text_to_image_loss, contrastive_loss, "mean of both directions"),
+    (checks.check_symmetric_loss, lambda x, y, t: F.cross_entropy(x @ y.T / t, torch.arange(len(x))), "expected"),
+    (checks.check_symmetric_loss, lambda x, y, t: one_way_contrastive_loss(x, y, t, True), "image to text only"),
+    (checks.check_symmetric_loss, lambda x, y, t: contrastive_loss(x, y, 1.0), "the temperature is not used"),
     (checks.check_mask_same_image, lambda z, ids: 2 * mask_by_loops(z, ids), "expected"),
     (checks.check_effective_negatives, entropy_without_care, "0 * ln 0"),
     (checks.check_gradient_shares, shares_by_exponentials, "nothing is left to divide by"),
