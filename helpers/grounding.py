@@ -39,6 +39,22 @@ def region_scores(
     return words, (phrases @ regions.mT).unflatten(2, (grid, grid))
 
 
+@torch.no_grad()
+def region_contributions(model: DualEncoder, tokenizer: WordTokenizer, images: Tensor, text: str) -> Tensor:
+    """Return how much each region adds to the cosine of an image with a text: ``[images, GRID, GRID]``.
+
+    The image features are a linear function of the regions, so the cosine is the sum of these numbers and one for the
+    bias. They need no training beyond the main loss. The model is put into evaluation mode.
+    Source: the class activation maps of Zhou et al., 2016, "Learning Deep Features for Discriminative Localization",
+    with a text in place of a class.
+    """
+    views = model.eval().views(images, *tokenizer([text]))
+    weights = model.image_encoder.projections[-1].weight.unflatten(1, (-1, GRID * GRID))  # [dim, channels, regions]
+    directions = torch.einsum("d,dcr->cr", F.normalize(views.text_features[0], dim=0), weights)
+    added = (views.region_map.flatten(2) * directions).sum(1)  # [images, regions]
+    return (added / views.image_features.norm(dim=1, keepdim=True)).unflatten(1, (GRID, GRID))
+
+
 def covered(thing: Thing, grid: int = GRID, scale: float = 1.0) -> Tensor:
     """Return which regions of a scene overlap the bounding box of a thing: bool ``[grid, grid]``, rows from the top.
 
@@ -54,14 +70,19 @@ def covered(thing: Thing, grid: int = GRID, scale: float = 1.0) -> Tensor:
 
 
 def pointing_accuracy(
-    model: DualEncoder, tokenizer: WordTokenizer, dataset: ImageTextDataset, scenes: Sequence[Scene], scale: float = 1.0
+    model: DualEncoder,
+    tokenizer: WordTokenizer,
+    dataset: ImageTextDataset,
+    scenes: Sequence[Scene],
+    scale: float = 1.0,
+    contributions: bool = False,
 ) -> dict[str, float]:
     """Measure the pointing game: whether the region that best matches a thing is one that the thing overlaps.
 
     Each thing with a colour and shape unique in its scene is asked for as "a red circle". The score of the middle word
-    counts, whose phrase has all three words. ``dataset`` has the images of ``scenes`` in the same order. Returns
-    ``accuracy`` and ``chance``, the mean share of regions that a thing overlaps, in percent, and the number of
-    ``things``.
+    counts, whose phrase has all three words; with ``contributions``, :func:`region_contributions` count instead.
+    ``dataset`` has the images of ``scenes`` in the same order. Returns ``accuracy`` and ``chance``, the mean share of
+    regions that a thing overlaps, in percent, and the number of ``things``.
     Source: Zhang et al., 2016, "Top-down Neural Attention by Excitation Backprop", section 4.1.
     """
     if len(dataset) != len(scenes):
@@ -77,8 +98,11 @@ def pointing_accuracy(
     hits, shares = [], []
     for text, things in asked.items():
         images = dataset.batch([image for image, _ in things])["images"]
-        _, scores = region_scores(model, tokenizer, images, text)
-        best = scores[:, 1].flatten(1).argmax(1)  # [things]
+        if contributions:
+            scores = region_contributions(model, tokenizer, images, text)  # [things, GRID, GRID]
+        else:
+            scores = region_scores(model, tokenizer, images, text)[1][:, 1]  # [things, GRID, GRID]
+        best = scores.flatten(1).argmax(1)  # [things]
         hits += [correct[region].item() for region, (_, correct) in zip(best, things, strict=True)]
         shares += [correct.float().mean().item() for _, correct in things]
     return {"accuracy": 100 * sum(hits) / len(hits), "chance": 100 * sum(shares) / len(shares), "things": len(hits)}

@@ -229,8 +229,8 @@ def remove_mean(
 ) -> tuple[Tensor, Tensor]:
     """Close the modality gap after training: L2-normalise, subtract the mean ``[dim]`` of each side, normalise again.
 
-    Take the means of normalised features of other pairs, such as the training set. As a term this would work against
-    the loss, which at a small temperature is lowest with a gap (Liang et al., 2022, "Mind the Gap").
+    Take the means of normalised features of other pairs, such as the training set. As a term this could work
+    against the loss, which at a small temperature can be lowest with a gap where some pairs are wrong (lesson 03).
     Source: Li et al., 2025, "Closing the Modality Gap for Mixed Modality Search" (GR-CLIP).
     """
     images = F.normalize(at_least_float32(image_features), dim=1) - image_mean

@@ -1,13 +1,11 @@
-"""The checks of lesson 04: pooled regions, words and their best regions, nested prefixes."""
-
-from collections.abc import Callable
+"""The checks of lesson 04: the loss over scales, pooled regions, words and their best regions, and two questions."""
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from helpers.checks.core import Values, exercise
-from helpers.losses import contrastive_loss, symmetric_cross_entropy
+from helpers.checks.core import Choice, Values, exercise
+from helpers.losses import contrastive_loss, one_way_contrastive_loss
 
 
 def region_maps(generator: Generator, case: int) -> tuple[Tensor, int]:
@@ -66,28 +64,57 @@ def check_token_wise_similarity(regions: Tensor, words: Tensor, padding: Tensor)
     }
 
 
-def features_and_prefixes(generator: Generator, case: int) -> tuple[Tensor, Tensor, list[int], float]:
-    images, noise = torch.randn(2, 10, 16, generator=generator)
-    return images, images + noise, [2, 4, 7], 0.1 + 0.4 * torch.rand((), generator=generator).item()
+def scales_and_weights(generator: Generator, case: int) -> tuple[list[Tensor], list[Tensor], float, list[float] | None]:
+    """Sample two or three scales with their own dims, each with noisy pairs, and in most cases weights."""
+    dims = [4, 6, 9][: 2 + case % 2]
+    images = [2 * torch.randn(6, dim, generator=generator) for dim in dims]
+    texts = [side + torch.randn(side.shape, generator=generator) for side in images]
+    temperature, *weights = (0.1 + torch.rand(1 + len(dims), generator=generator)).tolist()
+    return images, texts, temperature, None if case % 4 == 3 else weights
 
 
-@exercise("nested_prefix_loss", features_and_prefixes)
-def check_nested_prefix_loss(x: Tensor, y: Tensor, prefixes: list[int], t: float) -> Values:
-    losses = torch.stack([contrastive_loss(x[:, :k], y[:, :k], t) for k in prefixes])
-    u, v = F.normalize(x), F.normalize(y)
-
-    def mean(loss: Callable[[int], Tensor]) -> Tensor:
-        return torch.stack([loss(k) for k in prefixes]).mean()
-
-    last = mean(lambda k: contrastive_loss(x[:, -k:], y[:, -k:], t))
-    cut_late = mean(lambda k: symmetric_cross_entropy(u[:, :k] @ v[:, :k].T / t))
-    default = mean(lambda k: contrastive_loss(x[:, :k], y[:, :k]))
-    return losses.mean(), {
-        "this is the sum over the prefixes; take the mean": losses.sum(),
-        "this is one loss per prefix; take their mean": losses,
-        "only the first prefix counts here; is the return inside the loop?": losses[0],
-        "only the last prefix counts here; collect the loss of each": losses[-1],
-        "these are the last k components; a prefix is the first k": last,
-        "the features are normalised before they are cut; a cut vector is shorter than 1, so cut first": cut_late,
-        "the temperature is not passed on, so 0.07 is used": default,
+@exercise("multi_scale_loss", scales_and_weights)
+def check_multi_scale_loss(
+    images: list[Tensor], texts: list[Tensor], temperature: float, weights: list[float] | None
+) -> Values:
+    known = [1.0] * len(images) if weights is None else weights
+    losses = torch.stack([contrastive_loss(x, y, temperature) for x, y in zip(images, texts, strict=True)])
+    default = torch.stack([contrastive_loss(x, y) for x, y in zip(images, texts, strict=True)])
+    one_way = [one_way_contrastive_loss(x, y, temperature, True) for x, y in zip(images, texts, strict=True)]
+    weighted = torch.tensor(known) * losses
+    return weighted.sum(), {
+        "the weights are not used; multiply the loss of each scale by its weight": losses.sum(),
+        "this is the mean of the weighted losses; take their sum": weighted.mean(),
+        "this divides by the sum of the weights; take the plain sum": weighted.sum() / sum(known),
+        "this is one loss per scale; take their sum": weighted,
+        "only the first scale counts here; is the return inside the loop?": weighted[0],
+        "only the last scale counts here; add each loss to the sum": weighted[-1],
+        "the temperature is not passed on, so 0.07 is used": (torch.tensor(known) * default).sum(),
+        "this is image to text only; contrastive_loss has both directions": torch.tensor(known) @ torch.stack(one_way),
+        "the weights are in the wrong order; weights[k] belongs to scale k": torch.tensor(known[::-1]) @ losses,
     }
+
+
+check_wrong_axis = Choice(
+    name="wrong_axis",
+    right="b",
+    sentences={
+        "a": "another temperature changes the value, but shuffling the images would still not change it",
+        "b": "mean(dim=0) runs over the 16 images. The shapes fit only because there are 16 images and 16 regions; "
+        "the fix is mean(dim=1).",
+        "c": "with normalised regions the mean would still run over the wrong axis",
+        "d": "only texts have padding; look at what happens to the images",
+    },
+)
+
+check_read_report = Choice(
+    name="read_report",
+    right="c",
+    sentences={
+        "a": "A has a large gradient, but it reaches 100 % alone, so it does see the pairs",
+        "b": "B reaches 100 % alone, so it does see the pairs, and its gradient is no larger than the main loss's",
+        "c": "C reaches chance alone, so it does not see the pairs, and its gradient is 18 times the main loss's. "
+        "At weight 1 it would take over.",
+        "d": "D does not see the pairs, but its gradient is a twentieth of the main loss's; it cannot take over",
+    },
+)

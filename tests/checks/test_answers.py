@@ -100,6 +100,15 @@ def token_wise_by_loops(regions: Tensor, words: Tensor, padding: Tensor) -> Tens
     return result
 
 
+def multi_scale_by_library(images: list[Tensor], texts: list[Tensor], t: float, weights: list[float] | None) -> Tensor:
+    total = torch.zeros(())
+    for k, (x, y) in enumerate(zip(images, texts, strict=True)):
+        logits, own = F.normalize(x) @ F.normalize(y).T / t, torch.arange(len(x))
+        both = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+        total = total + both * (1 if weights is None else weights[k])
+    return total
+
+
 def recall_by_loops(similarity: Tensor, image_of_caption: Tensor, k: int) -> float:
     hits = 0
     for image, row in enumerate(similarity.tolist()):
@@ -150,7 +159,7 @@ RIGHT = [
     (checks.check_anchor_loss, anchored_by_library),
     (checks.check_pool_regions, pool_by_loops),
     (checks.check_token_wise_similarity, token_wise_by_loops),
-    (checks.check_nested_prefix_loss, lambda x, y, ks, t: sum(contrastive_loss(x[:, :k], y[:, :k], t) for k in ks) / 3),
+    (checks.check_multi_scale_loss, multi_scale_by_library),
     (checks.check_recall_at_k, recall_by_loops),
     (checks.check_rank_with_ties, ranks_by_loops),
     (checks.check_warm_up, lambda p, w: min(p / w, (1 + math.cos(math.pi * max(0, p - w) / (1 - w))) / 2)),
@@ -218,6 +227,14 @@ WRONG = [
     (checks.check_cosine_schedule, lambda p, a, b: b + (a - b) * (1 + math.cos(math.pi * p)) / 2, "raise a ValueError"),
     (checks.check_anchor_loss, anchored_by_exponentials, "an exponential was too large"),
     (checks.check_pool_regions, F.adaptive_avg_pool2d, "not flattened"),
+    (checks.check_pool_regions, lambda maps, grid: maps.mean((2, 3)), "the whole map is averaged"),
+    (checks.check_token_wise_similarity, lambda r, w, p: token_wise_by_loops(r, w, p).T, "images are rows"),
+    (checks.check_multi_scale_loss, lambda x, y, t, w: multi_scale_by_library(x, y, t, None), "weights are not used"),
+    (
+        checks.check_multi_scale_loss,
+        lambda x, y, t, w: w[0] * contrastive_loss(x[0], y[0], t),
+        "stopped with TypeError",
+    ),
     (checks.check_rank_with_ties, lambda s, of: torch.tensor(ranks_by_loops(s, of)).float(), "expected torch.int64"),
     (checks.check_paired_interval, lambda a, b: interval_by_scipy(b, a), "baseline minus values"),
     (checks.check_online_logsumexp, running_sum_without_rescaling, "must shrink"),

@@ -13,8 +13,8 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from helpers import training
 from helpers.data import ImageTextDataset, read_captions
 from helpers.encoders import DualEncoder
-from helpers.grounding import covered, pointing_accuracy, region_scores
-from helpers.runs import load_checkpoint, restore_model
+from helpers.grounding import covered, pointing_accuracy, region_contributions, region_scores
+from helpers.runs import load_checkpoint, load_model, restore_model
 from helpers.scenes.render import COLOURS, PLACES, SHAPES, SIZES, Scene, Thing, read_truth, render_scene, write_scenes
 from helpers.text import WordTokenizer
 
@@ -132,6 +132,29 @@ def test_pointing_accuracy_by_hand(tmp_path: Path) -> None:
     result = pointing_accuracy(model, TOKENIZER, rendered(tmp_path, scenes), scenes)
     share = sum(float(covered(thing).double().mean()) for thing in things) / 4
     assert result == {"accuracy": 25.0, "chance": pytest.approx(100 * share), "things": 4}
+
+
+def test_the_contributions_of_all_regions_and_the_bias_add_up_to_the_cosine() -> None:
+    torch.manual_seed(0)
+    model = DualEncoder(len(TOKENIZER), TOKENIZER.max_length).double()
+    images = torch.randn(3, 3, 64, 64).double()
+    contributions = region_contributions(model, TOKENIZER, images, "a red circle")
+    views = model.views(images, *TOKENIZER(["a red circle"]))
+    text = F.normalize(views.text_features, dim=1)  # [1, dim]
+    of_bias = text @ model.image_encoder.projections[-1].bias / views.image_features.norm(dim=1)
+    cosine = F.cosine_similarity(views.image_features, text)
+    torch.testing.assert_close(contributions.sum((1, 2)) + of_bias, cosine)
+
+
+def test_the_model_of_the_course_points_by_contributions_alone(tmp_path: Path) -> None:
+    write_scenes(tmp_path / "scenes", {"train": 2, "val": 2, "test": 100}, seed=1)
+    paths, captions = read_captions(tmp_path / "scenes", "test")
+    dataset, scenes = ImageTextDataset(paths, captions, 64), read_truth(tmp_path / "scenes", "test")[0]
+    model, tokenizer = load_model()
+    by_parts = pointing_accuracy(model, tokenizer, dataset, scenes)
+    by_contributions = pointing_accuracy(model, tokenizer, dataset, scenes, contributions=True)
+    assert by_contributions["accuracy"] >= 75
+    assert abs(by_parts["accuracy"] - by_parts["chance"]) < 12
 
 
 def test_scenes_without_a_unique_thing_are_rejected(tmp_path: Path) -> None:
