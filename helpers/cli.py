@@ -11,6 +11,7 @@ import sys
 import typing
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -121,6 +122,8 @@ def run_search(options: argparse.Namespace) -> None:
 
 def run_experiment_command(options: argparse.Namespace) -> None:
     arms = read_arms(options.arms, options.epochs)
+    if options.out.resolve() == options.arms.resolve():
+        raise InputError(f"--out would overwrite the arms in {options.arms}; choose another name")
     runs = options.runs or options.out.with_suffix("")
     with locked(runs):
         result = run_experiment(options.data, arms, runs, range(options.seeds), options.jobs)
@@ -220,6 +223,8 @@ def add_pair_commands(command: Callable[..., CommandLine]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 2 for bad input, 130 after Ctrl-C, 141 when nobody reads on."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, for a program without a terminal or a file
+    sys.stderr = sys.stderr or sys.stdout
     for stream in (sys.stdout, sys.stderr):  # a code page of Windows lacks most letters
         stream.reconfigure(errors="backslashreplace")
     options = make_parser().parse_args(arguments)
@@ -230,7 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as other programs do
     except (ValueError, OSError) as error:
-        print(f"python -m helpers: {error}", file=sys.stderr)
+        reason = f"cannot write the output ({error.strerror})" if getattr(error, "errno", None) == ENOSPC else error
+        print(f"python -m helpers: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

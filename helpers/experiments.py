@@ -43,7 +43,9 @@ def difference(values: Sequence[float], baseline: Sequence[float]) -> dict[str, 
 
 
 def verdict(interval: dict[str, float]) -> str:
-    """``better``, ``worse``, or ``undecided`` if the interval contains zero."""
+    """``better``, ``worse``, or ``undecided`` if the interval contains zero, or has no width: two equal differences."""
+    if interval["low"] == interval["high"]:
+        return "undecided"
     if interval["low"] > 0:
         return "better"
     return "worse" if interval["high"] < 0 else "undecided"
@@ -109,20 +111,31 @@ def run_once(data: Path, out: Path, recipe: Recipe, cache: Path | None, of_data:
 
     ``of_data`` is a hash of the pairs: a run on other pairs in the same folder would not be comparable.
     """
-    settings = json.loads(json.dumps({"data": of_data, "recipe": asdict(recipe)}))
-    finished = out / "measures.json"
-    if finished.is_file():
-        stored = read_json(finished)
-        if stored["settings"] != settings:
-            raise InputError(f"{out} was run with {stored['settings']}, not {settings}; choose another folder of runs")
-        return stored["measures"]
+    measures = finished_measures(out, recipe, of_data)
+    if measures is not None:
+        return measures
     last = out / "last.pt"
     with redirect_stdout(io.StringIO()):  # the lines of two runs would mix
         train(data, out, recipe, resume=last.is_file(), cache=cache)
     measures = measure(load_checkpoint(last), data)
-    with atomic_file(finished) as file:
+    settings = {"data": of_data, "recipe": asdict(recipe)}
+    with atomic_file(out / "measures.json") as file:
         file.write(json.dumps({"settings": settings, "measures": measures}).encode())
     return measures
+
+
+def finished_measures(out: Path, recipe: Recipe, of_data: str) -> dict[str, float] | None:
+    """The measures of a finished run; an ``InputError`` if it had another recipe or other pairs."""
+    if not (out / "measures.json").is_file():
+        return None
+    stored = read_json(out / "measures.json")
+    recipe_then, recipe_now = stored["settings"]["recipe"], json.loads(json.dumps(asdict(recipe)))
+    changed = [f"{name} {recipe_then.get(name)}" for name in recipe_now if recipe_then.get(name) != recipe_now[name]]
+    if stored["settings"]["data"] != of_data:
+        changed.append("other images or captions")
+    if changed:
+        raise InputError(f"{out} was run with {', '.join(changed)}; remove it, or choose another folder of runs")
+    return stored["measures"]
 
 
 def run_experiment(
@@ -139,6 +152,8 @@ def run_experiment(
     if "minimal" not in pairs.splits or truth_of(pairs.records("test")) is None:
         raise InputError(f"{data} has no scenes with minimal pairs; `python -m helpers scenes` writes them")
     of_data = fingerprint(map(pairs.captions, pairs.splits))
+    for seed, (name, recipe) in product(seeds, arms.items()):  # before the first training
+        finished_measures(runs / folder_of(name) / str(seed), replace(recipe, seed=seed), of_data)
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         futures = {}
         for seed, (name, recipe) in product(seeds, arms.items()):

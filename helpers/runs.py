@@ -47,7 +47,9 @@ def load_checkpoint(path: Path) -> dict:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a foreign or broken file can fail in many ways, which all mean the same to the reader
         reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path} is not a checkpoint that this course can read ({reason})") from None
+        raise InputError(
+            f"{path} is not a checkpoint that this course can read ({reason}); name another, or train again"
+        ) from None
     if not (isinstance(content, dict) and content.get("format") == FORMAT):
         raise InputError(f"{path} is not a checkpoint of this course; `python -m helpers train` writes them")
     if content.get("version") != VERSION:
@@ -87,7 +89,7 @@ def open_run(out: Path | str, recipe: Any, resume: bool) -> "Run":
             raise InputError(f"{out} is not empty; choose another folder{hint}")
         return Run(out, settings, None)
     if not last.is_file():
-        raise InputError(f"there is no run to resume in {out}; leave out --resume to start one")
+        raise InputError(f"{out} has no last.pt to resume from; start a run in a new folder, without --resume")
     checkpoint = load_checkpoint(last)
     started_with = checkpoint.get("recipe", {})
     changed = [f"{name} {started_with.get(name)}" for name in settings if started_with.get(name) != settings[name]]
@@ -165,7 +167,9 @@ class Run:
             return
         progress = self.progress(step, steps_per_epoch)
         if step == 0 and progress >= 1:
-            raise InputError(f"{self.seconds():.0f} s went by before the first step; train for more seconds")
+            raise InputError(
+                f"{self.seconds():.0f} s went by before the first step; start again, now that images are decoded"
+            )
         steps = self.sums.pop("steps", None)
         means = mean_over_ranks({name: value / steps for name, value in self.sums.items()}) if self.sums else {}
         record = {

@@ -42,7 +42,7 @@ class Recipe:
     seconds: float | None = option(None, "wall time instead, for a number of steps that varies (default 60)")
     seed: int = option(0, "fixes the initial weights, batches, captions and dropout")
     temperature: str = option("learned:0.1", f"a schedule: {', '.join(FORMS.values())}")
-    image_size: tuple[int, ...] = option((64,), "side in pixels, 32 or more; several vary it from batch to batch")
+    image_size: tuple[int, ...] = option((64,), "side in pixels, from 32 to 1024; several vary it from batch to batch")
     regularizers: tuple[str, ...] = option((), f"NAME[:WEIGHT], can be repeated: {', '.join([*REGULARIZERS, *RATES])}")
     augment: tuple[str, ...] = option(
         (), "flip (unless a caption says left or right, in English or Chinese), flip:exchange, crop[:SHARE]"
@@ -59,8 +59,8 @@ class Recipe:
         name, length = ("epochs", self.epochs) if self.seconds is None else ("seconds", self.seconds)
         if not 0 < length < math.inf:
             raise InputError(f"--{name} must be a finite number above 0, not {length:g}")
-        if not sizes or min(sizes) < 32:
-            raise InputError(f"--image-size must be 32 pixels or more, not {self.image_size}")
+        if not sizes or min(sizes) < 32 or max(sizes) > 1024:
+            raise InputError(f"--image-size must be from 32 to 1024 pixels, not {self.image_size}")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed must be from 0 to {2**32 - 1}, not {self.seed}")
         if self.captions < 1:
@@ -132,7 +132,12 @@ def load_data(
     if len(train_set) < recipe.batch_size:
         remarks.append(f"{len(train_set)} training images are fewer than a batch, so each batch has all of them")
     for dataset in (train_set, val_set):
-        dataset.use_cache(cache)
+        try:
+            dataset.use_cache(cache)
+        except InputError as error:
+            if cache is not None or "cannot write" not in str(error):
+                raise
+            remarks.append(f"images are decoded again in each epoch, because the cache failed: {error}")
     for remark in remarks if world().rank == 0 else ():
         tqdm.write(f"{data}: {remark}", file=sys.stderr)
     return train_set, val_set, tokenizer

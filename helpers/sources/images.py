@@ -29,7 +29,7 @@ def read_image(path: Path | str, side: int | None = None) -> Image.Image:
             return to_rgb(image)
     except Exception as error:  # Pillow's readers raise nearly any exception for a broken file
         hint = "save it as JPEG" if path.suffix.lower() in (".heic", ".heif", ".avif") else "mend or replace it"
-        raise InputError(f"cannot read the image {path} ({error}); {hint}, or remove its entry") from None
+        raise InputError(f"cannot read the image {path} ({error}); {hint}, or remove the file and its entry") from None
 
 
 def open_image(path: Path) -> Image.Image:
@@ -56,9 +56,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.mode == "F" or (image.mode == "I" and not 0 <= min(image.getextrema()) <= max(image.getextrema()) < 2**16):
         raise ValueError("its pixels are not whole numbers of 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16 bits, but for values of 8 bits that are stored in 16; Pillow would clip them
+    if image.mode.startswith("I"):  # values of 8, 12 or 16 bits, stored in 16; Pillow would clip them
         values = np.asarray(image)
-        image = Image.fromarray((values >> (8 if values.max() > 255 else 0)).astype(np.uint8))
+        bits = next(bits for bits in (8, 12, 16) if values.max() < 2**bits)
+        image = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
     if image.has_transparency_data:
         colours = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")

@@ -285,6 +285,34 @@ def test_an_emoji_is_no_word_whatever_its_variant() -> None:
     assert split_words("a ❤️ dog️") == ["a", "dog"]
 
 
+def test_a_cache_that_cannot_be_written_costs_time_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr("helpers.sources.cache.CACHE", tmp_path / "file" / "cache")
+    folder = table(tmp_path / "four", "file,caption\n" + ROWS)
+    train(folder, tmp_path / "run", Recipe(epochs=1, image_size=32, batch_size=2))
+    assert "images are decoded again in each epoch" in capsys.readouterr().err
+    with pytest.raises(InputError, match="cannot write"):
+        train(folder, tmp_path / "run2", Recipe(epochs=1, image_size=32), cache=tmp_path / "file" / "mine")
+
+
+def test_the_arms_are_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arms = tmp_path / "arms.txt"
+    arms.write_text("plain: --epochs 1\nflip: --epochs 1 --augment flip\n")
+    before = arms.read_text()
+    assert cli.main(["experiment", "--data", str(tmp_path), "--arms", str(arms), "--out", str(arms)]) == 2
+    assert "--out would overwrite the arms" in capsys.readouterr().err
+    assert arms.read_text() == before
+
+
+def test_a_program_without_output_still_works(tmp_path: Path) -> None:
+    folder = table(tmp_path / "four", "file,caption\n" + ROWS)
+    command = f"{sys.executable} -m helpers photographs '{folder}' --out '{tmp_path / 'out'}' >&- 2>&-"
+    assert subprocess.run(command, shell=True, check=False).returncode == 0
+    assert (tmp_path / "out" / "annotations").is_dir()
+
+
 def test_accents_apart_are_the_same_name(tmp_path: Path) -> None:
     name = unicodedata.normalize("NFC", "café.jpg")
     table(tmp_path, f"file,caption\n{name},a cup\na1.jpg,y\na2.jpg,z\na3.jpg,w\n")
@@ -311,11 +339,11 @@ def test_a_set_without_val_is_told_what_to_do(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [np.uint16, np.int32])
 def test_sixteen_bits_keep_their_contrast(tmp_path: Path, kind: type) -> None:
-    for largest in (255, 60_000):
+    for largest in (255, 4000, 60_000):
         values = np.linspace(0, largest, 64).astype(kind)[None].repeat(32, 0)
         Image.fromarray(values).save(tmp_path / "grey.tif")
         grey = np.asarray(read_image(tmp_path / "grey.tif"))
-        assert grey[0, :, 0].tolist() == (values[0] >> (8 if largest > 255 else 0)).tolist()
+        assert grey[0, :, 0].tolist() == (values[0] >> {255: 0, 4000: 4, 60_000: 8}[largest]).tolist()
 
 
 def test_a_phones_photograph_of_108_million_pixels(tmp_path: Path) -> None:
