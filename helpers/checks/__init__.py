@@ -8,10 +8,12 @@ from helpers.checks.lesson02 import (
     check_text_to_image_loss,
 )
 from helpers.checks.lesson03 import (
-    check_anchor_loss,
     check_cosine_schedule,
     check_effective_negatives,
     check_gradient_shares,
+    check_rising_loss,
+    check_scale_bug,
+    check_ten_negatives,
 )
 from helpers.checks.lesson04 import check_nested_prefix_loss, check_pool_regions, check_token_wise_similarity
 from helpers.checks.lesson05 import check_rank_with_ties, check_recall_at_k, check_warm_up
