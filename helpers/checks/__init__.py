@@ -10,10 +10,12 @@ from helpers.checks.lesson02 import (
     check_symmetric_loss,
 )
 from helpers.checks.lesson03 import (
-    check_anchor_loss,
     check_cosine_schedule,
     check_effective_negatives,
     check_gradient_shares,
+    check_rising_loss,
+    check_scale_bug,
+    check_ten_negatives,
 )
 from helpers.checks.lesson04 import (
     check_multi_scale_loss,

@@ -1,12 +1,12 @@
-"""The checks of lesson 03: effective negatives, shares of the repulsion, schedules and one temperature per anchor."""
+"""The checks of lesson 03: effective negatives, shares of the repulsion, a schedule, and reading loss curves."""
 
 import math
 
 import torch
 from torch import Generator, Tensor
 
-from helpers.checks.core import CASES, Values, exercise
-from helpers.checks.lesson02 import random_pairs, surprises
+from helpers.checks.core import CASES, Choice, Setting, Values, exercise
+from helpers.checks.lesson02 import random_pairs
 from helpers.losses import cosine_similarities, without_diagonal
 from helpers.temperature import CosineDecay
 
@@ -20,22 +20,28 @@ def pairs_at_low_temperature(generator: Generator, case: int) -> tuple[Tensor, T
 def check_effective_negatives(images: Tensor, texts: Tensor, temperature: float) -> Values:
     similarity = cosine_similarities(images, texts)  # [image, text]
     logits = similarity / temperature
-    p = logits.softmax(1)
-    entropy = torch.special.entr(p.double()).sum(1)  # [image]
-    undefined = (-p * p.log()).sum(1).exp().mean()
+
+    def entropies(logits: Tensor) -> Tensor:  # of each image, then of each text, [2 * batch]
+        both = torch.cat([logits.double().softmax(1), logits.double().T.softmax(1)])
+        return torch.special.entr(both).sum(1)
 
     def number(logits: Tensor) -> Tensor:
-        return torch.special.entr(logits.double().softmax(1)).sum(1).exp().mean()
+        return entropies(logits).exp().mean()
 
+    of_images, of_texts = entropies(logits).chunk(2)
+    p, q = logits.softmax(1), logits.softmax(0)
+    undefined = ((-p * p.log()).sum(1).exp().mean() + (-q * q.log()).sum(0).exp().mean()) / 2
     return number(logits), {
-        "this is the entropy; the effective number of texts is its exponential": entropy.mean(),
-        "this is exp of the mean entropy; take exp of each row's entropy first": entropy.mean().exp(),
-        "this is one number per image; take their mean": entropy.exp(),
-        "this is the softmax over columns; compare each image with all texts": number(logits.T),
+        "this is image to text only; take the mean with text to image": of_images.exp().mean(),
+        "this is text to image only; take the mean with image to text": of_texts.exp().mean(),
+        "this is the sum of both directions; take their mean": 2 * number(logits),
+        "this is the entropy; the effective number is its exponential": entropies(logits).mean(),
+        "this is exp of the mean entropy; take exp of each entropy first": entropies(logits).mean().exp(),
+        "this is one number per image and per text; take their mean": entropies(logits).exp(),
         "the features are not normalised; compare cosines": number(images @ texts.T / temperature),
         "this multiplies by the temperature; divide by it": number(similarity * temperature),
         "the temperature is not used; divide the similarities by it": number(similarity),
-        "this leaves out the image's own text; it counts here": number(without_diagonal(logits)),
+        "this leaves out the matched pairs; they count here": number(without_diagonal(logits)),
         "NaN at a low temperature, because 0 * ln 0 is undefined; use torch.special.entr or log_softmax": undefined,
     }
 
@@ -86,33 +92,33 @@ def check_cosine_schedule(progress: float, start: float, end: float) -> Values:
     }
 
 
-def pairs_with_temperatures(generator: Generator, case: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    images, texts, _ = random_pairs(generator, case)
-    temperatures = 0.05 + 0.4 * torch.rand(2, len(images), generator=generator)
-    # Some temperatures are so low that an exponential of a logit overflows.
-    return images, texts, *(temperatures / (100 if case >= CASES - 2 else 1))
+check_ten_negatives = Setting(
+    "ten_negatives",
+    low=0.265,
+    high=0.295,
+    too_low="at this temperature fewer than ten texts count; go higher",
+    too_high="at this temperature more than ten texts count; go lower",
+    right="about ten of the sixteen texts count.",
+)
 
+check_rising_loss = Choice(
+    "rising_loss",
+    right="c",
+    sentences={
+        "a": "over-fitting would lower the accuracy on these test pairs, but it goes on rising; look for another cause",
+        "b": "a training that diverges loses its accuracy, but here the accuracy goes on rising; look once more",
+        "c": "the temperature went from 0.07 to 0.3, so the two parts of the loss curve cannot be compared.",
+        "d": "false negatives put a floor under the loss from the first step on; they cannot raise it after step 64",
+    },
+)
 
-@exercise("anchor_loss", pairs_with_temperatures)
-def check_anchor_loss(images: Tensor, texts: Tensor, of_images: Tensor, of_texts: Tensor) -> Values:
-    s, dots = cosine_similarities(images, texts), images @ texts.T  # [image, text]
-    a, b = of_images[:, None], of_texts[:, None]  # columns; b.T is a row
-
-    def both(to_texts: Tensor, to_images: Tensor) -> Tensor:
-        return (surprises(to_texts, 1) + surprises(to_images, 0)).mean() / 2
-
-    rows, columns = (s / a).exp(), (s / b.T).exp()
-    overflow = -(rows.diagonal() / rows.sum(1) * columns.diagonal() / columns.sum(0)).log().mean() / 2
-    return both(s / a, s / b.T), {
-        "both directions divide columns instead of rows; write image_temperatures[:, None]": both(s / a.T, s / b),
-        "image to text divides columns instead of rows; write image_temperatures[:, None]": both(s / a.T, s / b.T),
-        "text to image divides by the temperatures of other texts; each text has its own": both(s / a, s / b),
-        "the two sets of temperatures are exchanged; images have image_temperatures": both(s / b, s / a.T),
-        "both directions use the temperatures of the images; texts have their own": both(s / a, s / a),
-        "this is image to text only; take the mean with text to image": surprises(s / a, 1).mean(),
-        "this is text to image only; take the mean with image to text": surprises(s / b.T, 0).mean(),
-        "this is the sum of both directions; take their mean": 2 * both(s / a, s / b.T),
-        "the features are not normalised; compare cosines": both(dots / a, dots / b.T),
-        "this multiplies by the temperatures; divide by them": both(s * a, s * b.T),
-        "NaN or infinity at a low temperature: an exponential was too large; use cross_entropy": overflow,
-    }
+check_scale_bug = Choice(
+    "scale_bug",
+    right="b",
+    sentences={
+        "a": "the features rank 89 % of the matches first, so they are good; look at what happens to the similarities",
+        "b": "exp(ln 0.07) is 0.07, so the similarities are multiplied by the temperature; start at ln(1 / 0.07).",
+        "c": "a clamp limits a logit scale above 100, and this one is far below; print it",
+        "d": "without exp the similarities would be multiplied by ln 0.07, a negative number that reverses the ranking",
+    },
+)
