@@ -106,10 +106,10 @@ def test_cell_ids_are_words(path: Path) -> None:
 
 
 @each_notebook
-def test_file_is_small_and_has_at_most_five_figures(path: Path) -> None:
+def test_file_is_small_and_has_few_figures(path: Path) -> None:
     figures = sum(any(kind in output.get("data", {}) for kind in IMAGES) for output in outputs(path))
     assert path.stat().st_size <= 300 * 1024
-    assert figures <= 5
+    assert figures <= 6
     assert figures >= 1 or not shown_widgets(path), "a notebook with a widget also needs a static figure"
 
 
