@@ -1,7 +1,13 @@
 """The checks of the exercises: each compares an answer with the right one on random inputs and names the mistake."""
 
 from helpers.checks.lesson00 import check_lowest_loss, check_what_search_ignores
-from helpers.checks.lesson01 import check_collate, check_flip_caption, check_pad
+from helpers.checks.lesson01 import (
+    check_captions_to_keep,
+    check_collate,
+    check_larger_batch,
+    check_learns_no_words,
+    check_pad,
+)
 from helpers.checks.lesson02 import (
     check_find_the_bug,
     check_l2_normalize,

@@ -29,9 +29,11 @@ def pad_by_loops(lists: list[list[int]]) -> list[Tensor]:
     return [token_ids, padding]
 
 
-def flip_by_placeholder(caption: str) -> str:
-    caption = re.sub(r"\bleft\b", "LEFT", caption)
-    return re.sub(r"\bright\b", "left", caption).replace("LEFT", "right")
+def keep_by_pattern(captions: list[str], boxes: dict[str, tuple], crop: tuple) -> list[str]:
+    left, top, right, bottom = crop
+    outside = [n for n, b in boxes.items() if b[0] < left or b[1] < top or b[2] > right or b[3] > bottom]
+    lost = re.compile(r"\b(" + "|".join(outside) + r")\b")
+    return list(filter(lambda caption: not lost.search(caption), captions))
 
 
 def normalize_in_numpy(features: Tensor) -> np.ndarray:
@@ -147,7 +149,7 @@ def logsumexp_by_loops(blocks: list[Tensor]) -> list[float]:
 
 RIGHT = [
     (checks.check_pad, pad_by_loops),
-    (checks.check_flip_caption, flip_by_placeholder),
+    (checks.check_captions_to_keep, keep_by_pattern),
     (checks.check_l2_normalize, normalize_in_numpy),
     (checks.check_symmetric_loss, loss_by_loops),
     (checks.check_mask_same_image, mask_by_loops),
@@ -180,8 +182,10 @@ def cosines(x: Tensor, y: Tensor) -> Tensor:
     return F.normalize(x) @ F.normalize(y).T
 
 
-def swap_in_two_steps(caption: str) -> str:
-    return re.sub(r"\bright\b", "left", re.sub(r"\bleft\b", "right", caption))
+def keep_by_corner(captions: list[str], boxes: dict[str, tuple], crop: tuple) -> list[str]:
+    """Look at the left and upper edges only."""
+    lost = {name for name, box in boxes.items() if box[0] < crop[0] or box[1] < crop[1]}
+    return [caption for caption in captions if not lost & set(caption.replace(",", "").split())]
 
 
 def entropy_without_care(x: Tensor, y: Tensor, t: float) -> Tensor:
@@ -211,7 +215,9 @@ WRONG = [
     (checks.check_pad, lambda lists: torch.tensor(lists), "stopped with ValueError"),
     (checks.check_pad, lambda lists: (pad_by_loops(lists)[0], pad_by_loops(lists)[0] == 0), "id 0 can be a word"),
     (checks.check_pad, lambda lists: [p.float() for p in pad_by_loops(lists)], "token_ids: expected torch.int64"),
-    (checks.check_flip_caption, swap_in_two_steps, "undoes the first"),
+    (checks.check_captions_to_keep, keep_by_corner, "captions_to_keep: expected ["),
+    (checks.check_captions_to_keep, lambda captions, boxes, crop: set(captions), "expected a list, got set"),
+    (checks.check_captions_to_keep, lambda captions, *_: [c for c in captions if "cat" not in c], "expected ["),
     (checks.check_collate, default_collate, "stopped with"),
     (checks.check_l2_normalize, lambda x: F.normalize(x), "right for [batch, dim] only"),
     (checks.check_l2_normalize, lambda x: x / x.norm(dim=-1), "stopped with RuntimeError"),
