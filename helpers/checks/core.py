@@ -24,6 +24,7 @@ class Check:
     values: Callable[..., Values]  # a value of several parts is a dictionary; a wrong value may leave parts out
     as_tuple: bool = False  # whether the answer returns its parts as a tuple
     refused: tuple[tuple, ...] = ()  # arguments that must raise a ValueError
+    trains: bool = False  # whether gradients must reach the features
 
     def __call__(self, answer: Callable) -> None:
         failures, changed = [], False
@@ -37,7 +38,20 @@ class Check:
         assert not changed, f"{self.name} changes its input in place; work on a copy or build a new value"
         for inputs in self.refused:
             assert raises_value_error(answer, inputs), f"{self.name}{inputs} should raise a ValueError"
+        if self.trains:
+            self.check_gradients(answer)
         print(f"Right: {self.name} agrees with the reference on {CASES} random cases.")
+
+    def check_gradients(self, answer: Callable) -> None:
+        inputs = copy.deepcopy(next(self.cases()))
+        features = [value.requires_grad_() for value in inputs if isinstance(value, Tensor)]
+        try:
+            gradients = torch.autograd.grad(answer(*inputs), features, allow_unused=True)
+        except Exception:  # a number, an array of numpy, a detached tensor
+            gradients = (None,)
+        hint = "return a tensor, without .item(), .detach() or numpy"
+        reached = all(gradient is not None for gradient in gradients)
+        assert reached, f"no gradient reaches the features, so {self.name} cannot train a model; {hint}"
 
     def cases(self) -> Iterator[tuple]:
         """Generate the same random inputs every time."""

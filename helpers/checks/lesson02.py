@@ -41,7 +41,7 @@ def random_pairs(generator: Generator, case: int) -> tuple[Tensor, Tensor, float
     return images, images + noise, 0.05 + 0.4 * torch.rand((), generator=generator).item()
 
 
-@exercise("symmetric_loss", random_pairs)
+@exercise("symmetric_loss", random_pairs, trains=True)
 def check_symmetric_loss(images: Tensor, texts: Tensor, temperature: float) -> Values:
     def both(logits: Tensor) -> Tensor:
         return (surprises(logits, 1) + surprises(logits, 0)) / 2
@@ -60,6 +60,7 @@ def check_symmetric_loss(images: Tensor, texts: Tensor, temperature: float) -> V
         "each column was given length 1; each vector is a row, so normalise along dim=1": both(by_column).mean(),
         "this multiplies by the temperature; divide by it": both(similarity * temperature).mean(),
         "the temperature is not used; divide the similarities by it": both(similarity).mean(),
+        "the temperature is always 0.07; use the one that is given": both(similarity / 0.07).mean(),
         "cross_entropy gets probabilities, so there are two softmaxes; give it the logits": softmax_twice,
         "this is the sum over the batch; take the mean": losses.sum(),
         "the minus sign is missing; the loss is minus the log of a probability": -loss,
@@ -81,6 +82,7 @@ def check_mask_same_image(logits: Tensor, image_ids: Tensor) -> Values:
         "the entries of different images are hidden; hide the same image": logits.masked_fill(~same_image, -inf),
         "a hidden logit of 0 still adds e**0 = 1 to the sum of its row; use -inf": logits.masked_fill(hidden, 0),
         "the hidden logits are a large negative number; use float('-inf')": logits.masked_fill(hidden, -1e9),
+        "minus infinity times 0 is NaN, which spreads; use masked_fill": logits + hidden.float() * -inf,
         "this hides entries above the diagonal only; hide [j, i] as well as [i, j]": above,
     }
 
@@ -116,6 +118,9 @@ def check_multi_positive_loss(logits: Tensor, image_ids: Tensor, text_image_ids:
         "the minus sign is missing; the loss is minus the log of a probability": -loss,
         "the targets sum to the number of right answers; divide by it": both(right * to_texts, right * to_images),
         "this is the log of a sum of probabilities; sum the log probabilities, each times its target": log_of_sum,
+        "the targets of the texts are divided by the sums of the rows; divide again after transposing": both(
+            for_images * to_texts, for_images * to_images
+        ),
         "each softmax is along the wrong axis; image to text is over the texts, dim=1": wrong_axes,
         "only the diagonal counts as right; every text of the same image is right": diagonal,
     }

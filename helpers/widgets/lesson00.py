@@ -10,6 +10,7 @@ from helpers.data import ImageTextDataset, read_captions
 from helpers.evaluation import encode_images, encode_texts
 from helpers.files import DATA
 from helpers.runs import load_model
+from helpers.scenes import fits, read_truth
 from helpers.text import split_words
 from helpers.widgets.figures import PROBABILITY_COLOURS, to_pixels
 
@@ -23,6 +24,7 @@ class ImageSearch:
     def __init__(self) -> None:
         self.model, self.tokenizer = load_model()
         self.dataset = ImageTextDataset(*read_captions(DATA / "scenes", "test"), image_size=64)
+        self.scenes = read_truth(DATA / "scenes", "test")[0]
         self.image_features = encode_images(self.model, self.dataset)  # [images, dim]
 
     def __call__(self, query: str, top: int = 6) -> None:
@@ -33,9 +35,19 @@ class ImageSearch:
         for axis, row in zip(axes, best, strict=True):
             axis.imshow(to_pixels(self.dataset.decode(row)))
             axis.set(xticks=[], yticks=[], xlabel=f"{similarities[row]:.2f}")
-        unknown = [word for word in split_words(query) if word not in self.tokenizer.id_of]
-        figure.suptitle(query + (f"   (unknown: {', '.join(unknown)})" if unknown else ""))
+        figure.suptitle(query + self.note(query))
         plt.show()
+
+    def note(self, query: str) -> str:
+        """Words that the model does not know, or how many drawings the query is true of, if it reads like a caption."""
+        unknown = [word for word in split_words(query) if word not in self.tokenizer.id_of]
+        if unknown:
+            return f"   (unknown: {', '.join(unknown)})"
+        try:
+            fitting = sum(fits(query, scene) for scene in self.scenes)
+        except ValueError:  # known words in an order that no caption has
+            return ""
+        return f"   (true of {fitting} of {len(self.scenes):,} drawings)"
 
 
 def three_temperatures(image_features: Tensor, text_features: Tensor, temperatures: Sequence[float]) -> Figure:

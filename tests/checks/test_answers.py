@@ -41,12 +41,12 @@ def normalize_in_numpy(features: Tensor) -> np.ndarray:
     return array / np.maximum(np.linalg.norm(array, axis=-1, keepdims=True), 1e-12)
 
 
-def loss_by_loops(images: Tensor, texts: Tensor, temperature: float) -> float:
-    total = 0.0
+def loss_by_loops(images: Tensor, texts: Tensor, temperature: float) -> Tensor:
+    total = torch.zeros(())
     for queries, answers in ((images, texts), (texts, images)):
         for i in range(len(queries)):
-            logits = [float(F.cosine_similarity(queries[i], answer, dim=0)) / temperature for answer in answers]
-            total += math.log(sum(math.exp(logit) for logit in logits)) - logits[i]
+            logits = [F.cosine_similarity(queries[i], answer, dim=0) / temperature for answer in answers]
+            total = total + sum(logit.exp() for logit in logits).log() - logits[i]
     return total / (2 * len(images))
 
 
@@ -223,6 +223,8 @@ WRONG = [
     (checks.check_l2_normalize, lambda x: x / x.norm(dim=-1), "stopped with RuntimeError"),
     (checks.check_symmetric_loss, lambda x, y, t: F.cross_entropy(x @ y.T / t, torch.arange(len(x))), "expected"),
     (checks.check_symmetric_loss, lambda x, y, t: one_way_contrastive_loss(x, y, t, True), "image to text only"),
+    (checks.check_symmetric_loss, lambda x, y, t: contrastive_loss(x, y, t).item(), "cannot train a model"),
+    (checks.check_symmetric_loss, lambda x, y, t: contrastive_loss(x, y.detach(), t), "cannot train a model"),
     (checks.check_symmetric_loss, lambda x, y, t: contrastive_loss(x, y, 1.0), "the temperature is not used"),
     (checks.check_mask_same_image, lambda z, ids: 2 * mask_by_loops(z, ids), "expected"),
     (checks.check_effective_negatives, entropy_without_care, "0 * ln 0"),
