@@ -17,8 +17,8 @@ from helpers.checks.lesson02 import (
 )
 from helpers.checks.lesson03 import (
     check_cosine_schedule,
-    check_effective_negatives,
-    check_gradient_shares,
+    check_effective_negatives_of_batch,
+    check_repulsion_shares,
     check_rising_loss,
     check_scale_bug,
     check_ten_negatives,

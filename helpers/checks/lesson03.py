@@ -16,8 +16,8 @@ def pairs_at_low_temperature(generator: Generator, case: int) -> tuple[Tensor, T
     return images, texts, 0.005 if case >= CASES - 2 else temperature  # some probabilities are rounded to 0
 
 
-@exercise("effective_negatives", pairs_at_low_temperature)
-def check_effective_negatives(images: Tensor, texts: Tensor, temperature: float) -> Values:
+@exercise("effective_negatives_of_batch", pairs_at_low_temperature)
+def check_effective_negatives_of_batch(images: Tensor, texts: Tensor, temperature: float) -> Values:
     similarity = cosine_similarities(images, texts)  # [image, text]
     logits = similarity / temperature
 
@@ -53,8 +53,8 @@ def similarities(generator: Generator, case: int) -> tuple[Tensor, float]:
     return similarity, 0.05 + 0.4 * torch.rand((), generator=generator).item()
 
 
-@exercise("gradient_shares", similarities)
-def check_gradient_shares(similarity: Tensor, temperature: float) -> Values:
+@exercise("repulsion_shares", similarities)
+def check_repulsion_shares(similarity: Tensor, temperature: float) -> Values:
     logits, own = similarity / temperature, torch.eye(len(similarity))
     p = logits.softmax(1)
     negatives = p * (1 - own)
@@ -105,7 +105,7 @@ check_rising_loss = Choice(
     "rising_loss",
     right="c",
     sentences={
-        "a": "over-fitting would lower the accuracy on these test pairs, but it goes on rising; look for another cause",
+        "a": "these 64 pairs are test pairs, new to the model, and their accuracy goes on rising; look again",
         "b": "a training that diverges loses its accuracy, but here the accuracy goes on rising; look once more",
         "c": "the temperature went from 0.07 to 0.3, so the two parts of the loss curve cannot be compared.",
         "d": "false negatives put a floor under the loss from the first step on; they cannot raise it after step 64",
