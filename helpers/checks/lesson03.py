@@ -105,7 +105,7 @@ check_rising_loss = Choice(
     "rising_loss",
     right="c",
     sentences={
-        "a": "these 64 pairs are test pairs, new to the model, and their accuracy goes on rising; look again",
+        "a": "an over-fitted model becomes too sure of its answers, but here the effective negatives jump up",
         "b": "a training that diverges loses its accuracy, but here the accuracy goes on rising; look once more",
         "c": "the temperature went from 0.07 to 0.3, so the two parts of the loss curve cannot be compared.",
         "d": "false negatives put a floor under the loss from the first step on; they cannot raise it after step 64",
