@@ -100,13 +100,3 @@ def reach_alone(term: Regularizer, views: BatchViews, steps: int) -> dict[str, f
     own = torch.arange(len(matrices[0]))
     recalls = [retrieval_metrics(matrix, own)[direction]["R@1"] for matrix in matrices for direction in DIRECTIONS]
     return {"alone": value.item(), "alone_recall": statistics.mean(recalls)}
-
-
-def print_report(rows: Sequence[dict[str, Any]]) -> None:
-    """Print the rows of :func:`regularizer_report` as a table."""
-    print(f"{'':22}{'':9}{'':26}{'gradient, relative to the main loss':^36}{'set free, alone':^18}")
-    print(f"{'term':22}{'value':>9}{'rank':>26}{'whole':>12}{'images':>12}{'texts':>12}{'value':>10}{'R@1':>8}")
-    for row in rows:
-        ranks = "-" if row["ranks"] is None else ", ".join(map(str, row["ranks"]))
-        shares = "".join(f"{row[key]:12.2g}" for key in ("gradient", "image_gradient", "text_gradient"))
-        print(f"{row['name']:22}{row['value']:9.3f}{ranks:>26}{shares}{row['alone']:10.3f}{row['alone_recall']:8.1f}")

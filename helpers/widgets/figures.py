@@ -10,11 +10,8 @@ from functools import cache
 
 import ipywidgets
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
-import torch.nn.functional as F
 import traitlets
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from torch import Tensor
@@ -49,66 +46,6 @@ def pair_sheet(images: Sequence[Tensor], captions: Sequence[str], columns: int =
     figure.suptitle(title)
     figure.tight_layout(h_pad=2.2)
     return figure
-
-
-def similarity_matrix(
-    matrix: Tensor,
-    images: Sequence[Tensor] | None = None,
-    captions: Sequence[str] | None = None,
-    title: str = "",
-    probabilities: bool = False,
-) -> Figure:
-    """Plot cosine similarities (or probabilities) ``[image, text]``, with thumbnails and captions at the axes."""
-    side = min(9.0, 3.0 + 0.32 * len(matrix))
-    figure, axis = plt.subplots(figsize=(side + 0.8, side), facecolor="white", layout="constrained")
-    plot_matrix(axis, matrix, images, captions, title, probabilities)
-    return figure
-
-
-def similarity_and_softmax(
-    image_features: Tensor,
-    text_features: Tensor,
-    temperature: float,
-    images: Sequence[Tensor] | None = None,
-    captions: Sequence[str] | None = None,
-) -> Figure:
-    """Plot the cosines of the features ``[batch, dim]`` and the softmax of each row: the explorer without a slider."""
-    similarity = F.normalize(image_features, dim=1) @ F.normalize(text_features, dim=1).T  # [image, text]
-    side = min(7.0, 3.0 + 0.25 * len(similarity))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(2 * side, side), facecolor="white", layout="constrained")
-    plot_matrix(left, similarity, images, captions, "cosine similarity")
-    softmax = (similarity / temperature).softmax(1)
-    plot_matrix(right, softmax, images, captions, f"softmax of each row at temperature {temperature:g}", True)
-    return figure
-
-
-def plot_matrix(
-    axis: Axes,
-    matrix: Tensor,
-    images: Sequence[Tensor] | None,
-    captions: Sequence[str] | None,
-    title: str,
-    probabilities: bool = False,
-) -> None:
-    """Plot a matrix into an axis, with numbers in its cells if it has at most ten rows."""
-    matrix = matrix.detach().numpy()
-    size = len(matrix)
-    shown = axis.imshow(matrix, **(PROBABILITY_COLOURS if probabilities else SIMILARITY_COLOURS))
-    axis.figure.colorbar(shown, ax=axis, shrink=0.7)
-    axis.set(title=title, xlabel="texts", ylabel="images", xticks=[], yticks=[])
-    if captions is not None and size <= 24:
-        axis.set_xticks(range(size), [wrap(text, width=28, lines=2) for text in captions], rotation=90, fontsize=7)
-        plt.setp(axis.get_xticklabels(), fontfamily=caption_fonts())
-    if images is not None:
-        axis.yaxis.set_label_coords(-1.2 / size, 0.5)  # clear of the thumbnails
-        for row, image in enumerate(images):
-            box = axis.inset_axes((-1.05 / size, 1 - (row + 0.95) / size, 0.9 / size, 0.9 / size))
-            box.imshow(to_pixels(image).numpy())
-            box.set(xticks=[], yticks=[])
-    if size <= 10:
-        for (row, column), value in np.ndenumerate(matrix):
-            colour = "white" if abs(value) > (0.55 if probabilities else 0.6) else "black"
-            axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
 
 
 def curves(
