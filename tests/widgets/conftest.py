@@ -1,6 +1,7 @@
 """Fixtures of the browser tests: a Chromium, pages that must not report errors, a JupyterLab and a Notebook 7."""
 
 import os
+import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
@@ -54,8 +55,9 @@ def lasting_page(browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture(scope="session")
 def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
-    """JupyterLab over copies of the notebooks."""
+    """JupyterLab over copies of the notebooks and their pictures."""
     with serve("jupyterlab", tmp_path_factory.mktemp("jupyter"), (PROJECT / "notebooks").glob("*.ipynb")) as jupyter:
+        shutil.copytree(PROJECT / "notebooks" / "figures", jupyter.root / "figures")
         yield jupyter
 
 
