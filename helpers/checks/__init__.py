@@ -30,6 +30,12 @@ from helpers.checks.lesson04 import (
     check_token_wise_similarity,
     check_wrong_axis,
 )
-from helpers.checks.lesson05 import check_rank_with_ties, check_recall_at_k, check_warm_up
+from helpers.checks.lesson05 import (
+    check_loss_curves,
+    check_my_clip,
+    check_recall_at_k,
+    check_training_step,
+    check_which_checkpoint,
+)
 from helpers.checks.lesson06 import check_in_batch_accuracy, check_paired_interval, check_sign_flip_p_value
 from helpers.checks.lesson08 import check_bytes_received, check_merge_ranks, check_online_logsumexp

@@ -10,13 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from helpers import checks
 from helpers.checks.core import Check
 from helpers.losses import contrastive_loss, one_way_contrastive_loss
 from helpers.sources import load_snapshots
+from helpers.text import WordTokenizer
 from helpers.widgets import TemperatureExplorer
 
 
@@ -118,9 +119,16 @@ def recall_by_loops(similarity: Tensor, image_of_caption: Tensor, k: int) -> flo
     return 100 * hits / len(similarity)
 
 
-def ranks_by_loops(similarity: Tensor, image_of_caption: Tensor) -> list[int]:
-    columns = zip(similarity.T.tolist(), image_of_caption.tolist(), strict=True)
-    return [sum(score >= column[image] for score in column) for column, image in columns]
+def step_in_another_order(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batch: dict, temperature: float
+) -> Tensor:
+    optimizer.zero_grad()
+    images, texts = model(batch["images"], batch["token_ids"], batch["padding"])
+    logits = F.normalize(images) @ F.normalize(texts).T / temperature
+    loss = -(logits.log_softmax(1).diag().mean() + logits.log_softmax(0).diag().mean()) / 2
+    loss.backward()
+    optimizer.step()
+    return loss
 
 
 def interval_by_scipy(values: Tensor, baseline: Tensor) -> list[float]:
@@ -161,8 +169,7 @@ RIGHT = [
     (checks.check_token_wise_similarity, token_wise_by_loops),
     (checks.check_multi_scale_loss, multi_scale_by_library),
     (checks.check_recall_at_k, recall_by_loops),
-    (checks.check_rank_with_ties, ranks_by_loops),
-    (checks.check_warm_up, lambda p, w: min(p / w, (1 + math.cos(math.pi * max(0, p - w) / (1 - w))) / 2)),
+    (checks.check_training_step, step_in_another_order),
     (checks.check_paired_interval, interval_by_scipy),
     (checks.check_in_batch_accuracy, accuracy_by_loops),
     (checks.check_sign_flip_p_value, p_value_by_scipy),
@@ -203,6 +210,17 @@ def shares_by_exponentials(s: Tensor, t: float) -> Tensor:
     return e / (torch.exp(s / t).sum(1) - torch.exp(s / t).diagonal())[:, None]
 
 
+def step_without_backward(model: nn.Module, optimizer: torch.optim.Optimizer, batch: dict, temperature: float) -> float:
+    loss = contrastive_loss(*model(batch["images"], batch["token_ids"], batch["padding"]), temperature)
+    optimizer.step()
+    return loss.item()
+
+
+def share_of_rows(similarity: Tensor, image_of_caption: Tensor, k: int) -> float:
+    rows = torch.arange(len(similarity))[:, None]
+    return (image_of_caption[similarity.topk(k).indices] == rows).any(1).double().mean().item()
+
+
 def running_sum_without_rescaling(blocks: list[Tensor]) -> Tensor:
     largest, total = torch.full((5,), -math.inf), torch.zeros(5)
     for block in blocks:
@@ -240,7 +258,9 @@ WRONG = [
         lambda x, y, t, w: w[0] * contrastive_loss(x[0], y[0], t),
         "stopped with TypeError",
     ),
-    (checks.check_rank_with_ties, lambda s, of: torch.tensor(ranks_by_loops(s, of)).float(), "expected torch.int64"),
+    (checks.check_training_step, step_without_backward, "the parameters never change"),
+    (checks.check_training_step, lambda *given: print(step_in_another_order(*given)), "is a return missing?"),
+    (checks.check_recall_at_k, share_of_rows, "recall is asked for in percent"),
     (checks.check_paired_interval, lambda a, b: interval_by_scipy(b, a), "baseline minus values"),
     (checks.check_online_logsumexp, running_sum_without_rescaling, "must shrink"),
     (checks.check_bytes_received, lambda batch, dim, ranks: 16 * (batch // ranks) * dim, "the rank's own features"),
@@ -260,3 +280,25 @@ def test_the_setting_of_lesson_03_is_where_ten_texts_count(temperature: float, c
         snapshots.image_features[-1, 8:24], snapshots.text_features[-1, 8:24], temperature=temperature
     )
     assert explorer.numbers()["effective_negatives"] == pytest.approx(count, abs=0.1)
+
+
+def train_without_looking(items: list[dict], model: nn.Module, tokenizer: WordTokenizer, steps: int) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0003)
+    for _ in range(2):
+        chosen = items[:32]
+        token_ids, padding = tokenizer([item["texts"][0] for item in chosen])
+        batch = {"images": torch.stack([item["image"] for item in chosen]), "token_ids": token_ids, "padding": padding}
+        step_in_another_order(model, optimizer, batch, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda items, model, tokenizer, steps: None, "left every parameter"),
+        (lambda items, model: None, "stopped with TypeError"),
+        (train_without_looking, "not well above chance"),
+    ],
+)
+def test_a_model_that_learned_nothing_is_explained(answer: Callable, words: str) -> None:
+    with pytest.raises(AssertionError, match=words):
+        checks.check_my_clip(answer)

@@ -48,9 +48,8 @@ def test_the_stored_explorer_works_without_running_a_cell(jupyter: Jupyter, page
     check_explorer(page)
 
 
-def test_all_stored_widgets_work_without_running_a_cell(jupyter: Jupyter, page: Page) -> None:
+def test_the_stored_training_shows_without_running_a_cell(jupyter: Jupyter, page: Page) -> None:
     open_lesson(page, jupyter, "05_training.ipynb")
-    check_explorer(page)
     check_training(page)
 
 
