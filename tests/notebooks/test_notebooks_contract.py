@@ -182,3 +182,39 @@ def test_most_cells_of_the_course_are_short() -> None:
 def test_each_check_is_used_in_one_notebook() -> None:
     used = [name for path in NOTEBOOKS for name in set(re.findall(r"\bchecks\.(check_\w+)", code(path)))]
     assert sorted(used) == sorted(name for name in vars(checks) if name.startswith("check_"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS[:6], ids=lambda path: path.stem)
+def test_lessons_have_the_same_head_and_the_same_end(path: Path) -> None:
+    head, text = source(read(path)["cells"][0]), prose(path)
+    for part in ("**After this lesson you can**", "**You need**", "**New words**", "**Time**"):
+        assert part in head
+    ends = [text.index(f"## {part}") for part in ("Summary", "Check yourself", "Try it yourself", "Going further")]
+    assert ends == sorted(ends)
+    exercises = re.split(r"^### Exercise \d", text, flags=re.MULTILINE)[1:]
+    assert 2 <= len(exercises) <= 6
+    for exercise in exercises:
+        assert re.match(r": .+ (★☆☆|★★☆|★★★) \(\d+ minutes.*\)\n", exercise)
+        assert "*Why it matters:*" in exercise
+        assert all(f"<summary>Hint {number}</summary>" in exercise for number in (1, 2, 3))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks" / "figures").glob("*.svg")), ids=lambda path: path.stem)
+def test_pictures_have_a_title_a_white_ground_and_a_reader(path: Path) -> None:
+    picture = path.read_text(encoding="utf-8")
+    assert re.search(r"<title>.{20,}</title>", picture)
+    assert re.search(r'<rect [^>]*fill="(white|#fff(fff)?)"', picture), "readable on a dark page too"
+    readers = [notebook for notebook in NOTEBOOKS if f"(figures/{path.name})" in prose(notebook)]
+    assert len(readers) == 1
+    assert re.search(rf"!\[.{{40,}}\]\(figures/{path.name}\)", prose(readers[0])), "a text alternative"
+
+
+def test_an_answer_to_a_prediction_is_not_in_the_learners_copy() -> None:
+    for path in NOTEBOOKS:
+        predicted = False
+        for cell in copies.learners_copy(nbformat.read(path, as_version=4), path.name).cells:
+            if cell.cell_type == "markdown":
+                predicted = predicted or "**Predict**" in cell.source
+            elif predicted:
+                assert cell.outputs == [], f"{path.name}, {cell.id}"
+                predicted = False
