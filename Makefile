@@ -69,11 +69,10 @@ experiments: $(ready) pairs ## measure the claims and every regularizer, into da
 	$(python) -m helpers experiment --data data/scenes-hard --epochs 4 \
 	  --arms data/results/regularizers_arms.txt --out data/results/regularizers_hard.json --runs runs/regularizers_hard
 
-benchmark: $(ready) pairs ## measure loss, loader, explorer and training, into data/results (15 minutes; PHOTOGRAPHS=DIR loads those)
+benchmark: $(ready) pairs ## measure loss, loader and explorer, into data/results (10 minutes; PHOTOGRAPHS=DIR loads those)
 	$(python) tests/benchmarks/loss.py
 	$(python) tests/benchmarks/loader.py "$(or $(PHOTOGRAPHS),data/scenes)"
 	$(python) tests/benchmarks/explorer.py
-	$(python) tests/benchmarks/training.py
 
 lock: $(ready) ## pin the newest packages that pyproject.toml allows in requirements.txt
 	$(uv) pip compile --quiet --universal --python-version 3.11 --extra test --no-annotate --no-header \

@@ -6,11 +6,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
 
-from helpers.encoders import DualEncoder
 from helpers.scenes import write_scenes
-from helpers.temperature import LearnedTemperature
 
 
 def benchmark(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -26,14 +23,6 @@ def test_loader_report_compares_three_loaders(tmp_path: Path, monkeypatch: pytes
     assert all(rate > 0 for rate in row["batches_per_second"].values())
     assert row["ratio_to"].keys() == {"memory", "decoding"}
     assert "| 64 |" in (tmp_path / "loader_scenes.md").read_text()
-
-
-def test_adamw_alone_gets_every_weight(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, temperature = DualEncoder(10, 5), LearnedTemperature(0.1)
-    (optimizer,) = benchmark("training", monkeypatch).adamw_alone(0.003)(model, temperature)
-    assert isinstance(optimizer, torch.optim.AdamW)
-    optimized = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
-    assert optimized == {id(weight) for part in (model, temperature) for weight in part.parameters()}
 
 
 def test_the_costs_have_one_row_per_way_and_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
