@@ -21,7 +21,7 @@ from tqdm import tqdm
 from helpers.evaluation import CONFIDENCE, DIRECTIONS, linear_probe, metrics_in_folds, retrieval_metrics
 from helpers.files import InputError, atomic_file, read_json
 from helpers.report import encode_records, minimal_pairs_by_kind
-from helpers.runs import fingerprint, load_checkpoint, restore_model
+from helpers.runs import changed_settings, fingerprint, load_checkpoint, restore_model
 from helpers.scenes import COLOURS, LEVELS, SHAPES, Scene, truth_of
 from helpers.sources import open_pairs
 from helpers.training import Recipe, train
@@ -129,8 +129,7 @@ def finished_measures(out: Path, recipe: Recipe, of_data: str) -> dict[str, floa
     if not (out / "measures.json").is_file():
         return None
     stored = read_json(out / "measures.json")
-    recipe_then, recipe_now = stored["settings"]["recipe"], json.loads(json.dumps(asdict(recipe)))
-    changed = [f"{name} {recipe_then.get(name)}" for name in recipe_now if recipe_then.get(name) != recipe_now[name]]
+    changed = changed_settings(stored["settings"]["recipe"], json.loads(json.dumps(asdict(recipe))))
     if stored["settings"]["data"] != of_data:
         changed.append("other images or captions")
     if changed:

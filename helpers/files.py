@@ -24,6 +24,10 @@ class InputError(ValueError):
     """Input that the course cannot use. The message says what is wrong, where, and what to do."""
 
 
+class WriteError(InputError):
+    """A file or folder that cannot be written."""
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file next to ``path`` that replaces ``path`` when the block ends without an error.
@@ -41,7 +45,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:  # torch.save reports a failed write as a RuntimeError
         reason = str(error).splitlines()[0]
-        raise InputError(f"cannot write {path} ({reason}); free some space, or choose another folder") from None
+        raise WriteError(f"cannot write {path} ({reason}); free some space, or choose another folder") from None
     finally:
         with suppress(OSError):  # it is gone, or could not be written in the first place
             partial.unlink()
@@ -65,7 +69,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             partial.rename(path)
         except OSError as error:
             reason = error.strerror or error
-            raise InputError(f"cannot write {path} ({reason}); free some space, or choose another folder") from None
+            raise WriteError(f"cannot write {path} ({reason}); free some space, or choose another folder") from None
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -81,7 +85,7 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
     except Timeout:
         raise InputError(f"{path} is in use by another command; wait for its end, or choose another name") from None
     except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror or error}); choose another folder") from None
+        raise WriteError(f"cannot write {path} ({error.strerror or error}); choose another folder") from None
     try:
         yield
     finally:

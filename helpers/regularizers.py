@@ -224,20 +224,6 @@ def soft_target_regularization(image_features: Tensor, text_features: Tensor, te
     return (loss_images + loss_texts) / 2
 
 
-def remove_mean(
-    image_features: Tensor, text_features: Tensor, image_mean: Tensor, text_mean: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Close the modality gap after training: L2-normalise, subtract the mean ``[dim]`` of each side, normalise again.
-
-    Take the means of normalised features of other pairs, such as the training set. As a term this could work
-    against the loss, which at a small temperature can be lowest with a gap where some pairs are wrong (lesson 03).
-    Source: Li et al., 2025, "Closing the Modality Gap for Mixed Modality Search" (GR-CLIP).
-    """
-    images = F.normalize(at_least_float32(image_features), dim=1) - image_mean
-    texts = F.normalize(at_least_float32(text_features), dim=1) - text_mean
-    return F.normalize(images, dim=1), F.normalize(texts, dim=1)
-
-
 @dataclass(frozen=True)
 class Regularizer:
     """A term of the loss, and the matrices ``[image, text]`` that it is made of, if it compares images with texts."""

@@ -91,11 +91,15 @@ def open_run(out: Path | str, recipe: Any, resume: bool) -> "Run":
     if not last.is_file():
         raise InputError(f"{out} has no last.pt to resume from; start a run in a new folder, without --resume")
     checkpoint = load_checkpoint(last)
-    started_with = checkpoint.get("recipe", {})
-    changed = [f"{name} {started_with.get(name)}" for name in settings if started_with.get(name) != settings[name]]
+    changed = changed_settings(checkpoint.get("recipe", {}), settings)
     if changed:
         raise InputError(f"the run in {out} was started with {', '.join(changed)}; resume it with the same recipe")
     return Run(out, settings, checkpoint)
+
+
+def changed_settings(then: dict, now: dict) -> list[str]:
+    """The settings that are different now, each with the value that it had."""
+    return [f"{name} {then.get(name)}" for name in now if then.get(name) != now[name]]
 
 
 class Run:

@@ -88,7 +88,7 @@ class WordTokenizer:
         return " ".join(self.vocabulary[index] for index in token_ids if index != PADDING)
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Convert texts to ``token_ids`` and ``padding``, True where there is no word: ``[batch, longest]`` each."""
+        """Convert texts to ``token_ids`` and ``padding``, True where there is not a word: ``[batch, longest]`` each."""
         rows = [self.encode(text) for text in texts]
         length = max((len(row) for row in rows), default=0)
         token_ids = torch.tensor([row + [PADDING] * (length - len(row)) for row in rows], dtype=torch.long)

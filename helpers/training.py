@@ -18,7 +18,7 @@ from helpers.augmentation import parse_augmentation
 from helpers.data import ImageTextDataset, make_loader
 from helpers.encoders import DualEncoder
 from helpers.evaluation import evaluate
-from helpers.files import InputError
+from helpers.files import InputError, WriteError
 from helpers.losses import contrastive_loss
 from helpers.optimizers import make_optimizers, set_learning_rate
 from helpers.regularizers import RATES, REGULARIZERS, parse_regularizers
@@ -134,8 +134,8 @@ def load_data(
     for dataset in (train_set, val_set):
         try:
             dataset.use_cache(cache)
-        except InputError as error:
-            if cache is not None or "cannot write" not in str(error):
+        except WriteError as error:
+            if cache is not None:
                 raise
             remarks.append(f"images are decoded again in each epoch, because the cache failed: {error}")
     for remark in remarks if world().rank == 0 else ():

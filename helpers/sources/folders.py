@@ -172,7 +172,7 @@ def read_table(path: Path, folder: Path) -> list[Row]:
 
 
 def table_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Where each row of a CSV, TSV or JSONL file stands, and its cells by the name of their column, in lower case."""
+    """The line of each row of a CSV, TSV or JSONL file, and its cells by the name of their column, in lower case."""
     text = read_text(path)
     if path.suffix.lower() == ".jsonl":
         for number, line in enumerate(text.split("\n"), 1):

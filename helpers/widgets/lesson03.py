@@ -1,4 +1,4 @@
-"""The figures of lesson 03: softmax matrices at several temperatures, curves, and shares of the repulsion."""
+"""The figures of lesson 03: softmax matrices at several temperatures, and shares of the repulsion."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,8 +7,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from helpers.widgets.figures import PROBABILITY_COLOURS, to_pixels, wrap
-
-STYLES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1)))
 
 
 def softmax_matrices(similarity: Tensor, temperatures: Sequence[float], images: Tensor, captions: list[str]) -> Figure:
@@ -28,25 +26,6 @@ def softmax_matrices(similarity: Tensor, temperatures: Sequence[float], images: 
     for row, image in enumerate(images):  # between the captions and the first matrix
         bounds = (-0.14, 1 - (row + 0.96) / size, 0.92 / size, 0.92 / size)
         axes[0].inset_axes(bounds, xticks=[], yticks=[]).imshow(to_pixels(image))
-    return figure
-
-
-def line_panels(x: Sequence, panels: Mapping[str, Mapping], label: str, chance: float = 0, log: bool = False) -> Figure:
-    """Plot panels side by side, each a mapping of names to lines; a chance above 0 is a dotted line in the first."""
-    figure, axes = plt.subplots(1, len(panels), figsize=(9.6, 3.4), dpi=90, squeeze=False, layout="constrained")
-    for axis, (title, lines) in zip(axes[0], panels.items(), strict=True):
-        for style, (name, y) in zip(STYLES, lines.items(), strict=False):
-            axis.plot(x, y, label=name, linestyle=style, linewidth=2)
-        axis.set(title=title, xlabel=label, ylim=(0, None))
-        if log:
-            axis.set_xscale("log")
-            axis.xaxis.set_major_formatter("{x:g}")
-    if chance:
-        axes[0, 0].axhline(chance, linestyle=":", color="0.35")
-        axes[0, 0].annotate("chance", (1, chance), xycoords=("axes fraction", "data"), ha="right", va="bottom")
-        axes[0, 0].set_ylim(0, 1.3 * chance)
-    if len(lines) > 1:
-        axes[0, -1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""The figures of lesson 05: curves in panels side by side, and the toy trainings of two exercises."""
+"""The figures of lesson 05, and the toy trainings of two exercises."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,6 @@ from helpers.sources.snapshots import Snapshots
 from helpers.temperature import CosineDecay
 from helpers.widgets import figures
 
-Lines = Mapping[str, Sequence[float]]  # by name, one value for each x
-STYLES = ("-", "--", "-.", ":")
-
 
 def recall_over_steps(snapshots: Snapshots) -> Figure:
     """Plot how many of the texts find their image, at each moment of the training that the snapshots come from."""
@@ -26,24 +23,6 @@ def recall_over_steps(snapshots: Snapshots) -> Figure:
     recalls = [retrieval_metrics(matrix, own)["text_to_image"]["R@1"] for matrix in matrices]
     chance, label = {"chance": 100 / len(own)}, "texts that find their image first, %"
     return figures.curves(snapshots.steps, {"": recalls}, "steps of training", label, chance, y_limits=(0, 104))
-
-
-def panels(x: Sequence, lines: Mapping[str, Lines], x_label: str, levels: Mapping[str, float] | None = None) -> Figure:
-    """Plot panels side by side, each with its lines by name; ``levels`` has a dotted line for some panels."""
-    figure, axes = plt.subplots(1, len(lines), figsize=(9.6, 3.1), dpi=90, facecolor="white", layout="constrained")
-    for axis, (title, curves) in zip(axes, lines.items(), strict=True):
-        for number, (name, y) in enumerate(curves.items()):
-            axis.plot(x, y, label=name, linestyle=STYLES[number], color=f"C{number}", linewidth=2)
-        axis.set(title=title, xlabel=x_label)
-        axis.spines[["top", "right"]].set_visible(False)
-        level = (levels or {}).get(title, 0)
-        axis.set_ylim(0, 1.08 * max(level, axis.get_ylim()[1]))
-        if level:
-            axis.axhline(level, linestyle=":", color="0.35")
-            axis.annotate("chance", (1, level), xycoords=("axes fraction", "data"), ha="right", va="top")
-    if len(curves) > 1:
-        axes[-1].legend(frameon=False)
-    return figure
 
 
 def run_panels(runs: Mapping[str, Sequence[dict]]) -> Figure:
@@ -58,7 +37,7 @@ def run_panels(runs: Mapping[str, Sequence[dict]]) -> Figure:
         title: {name: [record[field] for record in records] for name, records in runs.items()}
         for title, field in fields.items()
     }
-    return panels(steps, curves, "step")
+    return figures.panels(steps, curves, "step")
 
 
 def toy_pairs(seed: int, pairs: int) -> Tensor:
@@ -102,7 +81,7 @@ def faulty_trainings(steps: int = 100) -> Figure:
             loss.backward()
             optimizer.step()
         curves[f"panel {number}"] = {"training": losses, "validation": unseen}
-    figure = panels(range(steps), curves, "step", dict.fromkeys(curves, math.log(64)))
+    figure = figures.panels(range(steps), curves, "step", dict.fromkeys(curves, math.log(64)))
     plt.setp(figure.axes, xlim=(0, steps), ylim=(0, 6))
     figure.axes[0].set_ylabel("loss")
     return figure

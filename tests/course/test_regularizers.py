@@ -13,7 +13,6 @@ from pytorch_metric_learning.losses import VICRegLoss
 from torch import Tensor
 
 from helpers import regularizers
-from helpers.diagnostics import modality_gap
 from helpers.encoders import DualEncoder, pool_regions
 from helpers.files import InputError
 from helpers.losses import contrastive_loss, label_smoothed_contrastive_loss
@@ -28,7 +27,6 @@ from helpers.regularizers import (
     multi_scale_regularization,
     parse_regularizers,
     pooled_to_one_regularization,
-    remove_mean,
     token_wise_regularization,
     uniformity_regularization,
 )
@@ -326,19 +324,6 @@ def test_each_word_looks_for_its_own_region() -> None:
 def test_blocks_of_regions() -> None:
     for grid, expected in ((1, [7.5]), (2, [2.5, 4.5, 10.5, 12.5]), (4, list(range(16)))):
         assert pool_regions(torch.arange(16.0).view(1, 16, 1), grid).flatten().tolist() == expected
-
-
-def test_removing_the_means_closes_the_gap() -> None:
-    generator = torch.Generator().manual_seed(0)
-    shared, *noise = torch.randn(3, 600, 16, generator=generator)
-    images, texts = shared + 0.3 * noise[0] + 2, shared + 0.3 * noise[1] - 2
-    means = [F.normalize(side[:300]).mean(0) for side in (images, texts)]
-    closed = remove_mean(images[300:], texts[300:], *means)
-    assert modality_gap(images[300:], texts[300:]) > 1
-    assert modality_gap(*closed) < 0.15
-    for side, mean, result in zip((images, texts), means, closed, strict=True):
-        by_hand = side[300:] / side[300:].norm(dim=1, keepdim=True) - mean
-        torch.testing.assert_close(result, by_hand / by_hand.norm(dim=1, keepdim=True))
 
 
 @pytest.mark.parametrize("batch", [8, 16, 32, 64, 128])
