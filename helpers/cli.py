@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import difflib
 import json
 import os
 import re
@@ -13,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from errno import ENOSPC
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 
@@ -31,18 +30,10 @@ from helpers.training import Recipe, train
 
 
 class CommandLine(argparse.ArgumentParser):
-    """An argument parser whose errors are one sentence; for an unknown option it names the nearest one."""
-
-    def parse_known_args(self, *given: Any) -> tuple[argparse.Namespace, list[str]]:
-        options, unknown = super().parse_known_args(*given)
-        if unknown:
-            nearest = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else "--help lists the options"
-            self.error(f"there is no option {unknown[0]}; {hint}")
-        return options, unknown
+    """An argument parser whose errors are one sentence."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
+        self.exit(2, f"{self.prog}: {message}; --help lists the options\n")
 
 
 KINDS = {  # how argparse reads an option, by the type of the recipe's field

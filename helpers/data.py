@@ -2,9 +2,7 @@
 
 import random
 import shutil
-from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -202,25 +200,13 @@ class EpochBatches(Sampler[list[int]]):
     """Batches of row numbers, shuffled for each epoch from the seed and the epoch alone.
 
     Rows left over at the end of an epoch are dropped, so that every batch has the same number of negatives. A set
-    smaller than one batch makes one batch of all its rows. Where rows share images, two captions of one image may be in
-    one batch, each a false negative of the other's image; with ``image_ids``, the image of each row, they never are.
-    ``batch_size`` counts the rows of all ``ranks``, the processes that share a batch; each gets its own part.
+    smaller than one batch makes one batch of all its rows. ``batch_size`` counts the rows of all ``ranks``, the
+    processes that share a batch; each gets its own part.
     """
 
-    def __init__(
-        self,
-        rows: int,
-        batch_size: int,
-        seed: int = 0,
-        image_ids: Sequence[int] | None = None,
-        rank: int = 0,
-        ranks: int = 1,
-    ) -> None:
-        self.rows, self.seed, self.image_ids, self.rank, self.ranks = rows, seed, image_ids, rank, ranks
-        self.batch_size = min(batch_size, rows)
-        rank_slice(range(self.batch_size), rank, ranks)
-        if image_ids is not None and (images := len(set(image_ids))) < self.batch_size:
-            raise InputError(f"there are only {images} different images; choose a batch size of {images} or less")
+    def __init__(self, rows: int, batch_size: int, seed: int = 0, rank: int = 0, ranks: int = 1) -> None:
+        self.rows, self.batch_size, self.seed, self.rank, self.ranks = rows, min(batch_size, rows), seed, rank, ranks
+        rank_slice(range(self.batch_size), rank, ranks)  # refuses a batch that cannot be shared equally
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
@@ -229,40 +215,14 @@ class EpochBatches(Sampler[list[int]]):
         self.first_batch = first_batch
 
     def __len__(self) -> int:
-        if self.image_ids is None:
-            return self.rows // self.batch_size
-        return sum(1 for _ in self.whole_batches())
+        return self.rows // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in islice(self.whole_batches(), self.first_batch, None):
-            yield rank_slice(batch, self.rank, self.ranks)
-
-    def whole_batches(self) -> Iterator[list[int]]:
-        """The batches of all ranks together."""
         order = list(range(self.rows))
         random.Random(f"{self.seed}/{self.epoch}").shuffle(order)
-        if self.image_ids is not None:
-            return distinct_batches(order, self.image_ids, self.batch_size)
-        starts = range(0, self.rows - self.batch_size + 1, self.batch_size)
-        return (order[start : start + self.batch_size] for start in starts)
-
-
-def distinct_batches(order: Sequence[int], image_ids: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Batches in the given order, but a row whose image is already in the batch waits for the next one."""
-    waiting = deque(order)
-    while len(waiting) >= batch_size:
-        batch: dict[int, int] = {}  # image to row
-        later = []
-        while waiting and len(batch) < batch_size:
-            row = waiting.popleft()
-            if image_ids[row] in batch:
-                later.append(row)
-            else:
-                batch[image_ids[row]] = row
-        if len(batch) < batch_size:
-            return
-        waiting.extendleft(reversed(later))
-        yield list(batch.values())
+        for number in range(self.first_batch, len(self)):
+            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+            yield rank_slice(batch, self.rank, self.ranks)
 
 
 def make_loader(

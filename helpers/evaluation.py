@@ -9,7 +9,7 @@ from torch import Tensor
 from helpers.data import ImageTextDataset, captions_by_image
 from helpers.encoders import DualEncoder
 from helpers.files import InputError
-from helpers.scenes import Scene, ceiling, fit_matrix, truth_oracle
+from helpers.scenes import Scene, ceiling, fit_matrix
 from helpers.text import WordTokenizer
 
 DIRECTIONS = ("image_to_text", "text_to_image")
@@ -152,42 +152,19 @@ def intervals(
     return result
 
 
-def precisions(similarity: Tensor, relevant: Tensor) -> dict[str, float]:
-    """R-precision and mAP@R in percent, for queries with several right answers.
-
-    For a query with R right answers, R-precision is the share of right answers among the first R. mAP@R is the mean
-    over these R positions of the precision up to that position if its answer is right, else of 0. Ties count as wrong.
-    ``similarity`` and bool ``relevant`` are ``[queries, answers]``; every query needs a right answer.
-    Source: Musgrave et al., 2020, "A Metric Learning Reality Check".
-    """
-    if not relevant.any(1).all():
-        raise ValueError(f"row {int((~relevant.any(1)).nonzero()[0])} of relevant has no right answer")
-    wrong_first = relevant.byte().argsort(dim=1, stable=True)
-    order = similarity.gather(1, wrong_first).argsort(dim=1, descending=True, stable=True)
-    ranked = relevant.gather(1, wrong_first.gather(1, order))  # [queries, answers], the best answer first
-    position = torch.arange(1, relevant.shape[1] + 1)
-    count = relevant.sum(1).double()  # [queries], R
-    hits = ranked & (position <= count[:, None])
-    precision = hits.cumsum(1).double() / position  # [queries, answers]
-    return {"R-precision": percent(hits.sum(1) / count), "mAP@R": percent((precision * hits).sum(1) / count)}
-
-
 def metrics_with_truth(similarity: Tensor, scenes: Sequence[Scene], captions: Sequence[Sequence[str]]) -> Metrics:
     """:func:`retrieval_metrics`, and metrics that need the truth of scenes, all in percent.
 
     - ``fits``: how often the first answer is true, whether it is the query's own or not.
-    - ``R-precision``, ``mAP@R``: :func:`precisions`, where every true answer is right.
     - ``ceiling``: R@1 of the best possible model.
-    - ``truth_oracle``: R@1 of a model that knows what is true and no more; a trained model can beat it.
     """
     texts, image_of_caption = captions_by_image(captions)
     metrics = retrieval_metrics(similarity, image_of_caption)
     fit = torch.from_numpy(fit_matrix(texts, scenes))  # [images, captions]
-    limits = {"ceiling": ceiling(scenes, captions), "truth_oracle": truth_oracle(fit.numpy(), image_of_caption)}
+    best = ceiling(scenes, captions)
     for direction, scores, true in zip(DIRECTIONS, (similarity, similarity.T), (fit, fit.T), strict=True):
         first_is_true = true.gather(1, scores.argmax(1, keepdim=True))  # [queries, 1]
-        metrics[direction] |= precisions(scores, true) | {"fits": percent(first_is_true)}
-        metrics[direction] |= {name: limit[direction] for name, limit in limits.items()}
+        metrics[direction] |= {"fits": percent(first_is_true), "ceiling": best[direction]}
     return metrics
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers.data import ImageTextDataset
-from helpers.encoders import GRID, DualEncoder, pool_regions
+from helpers.encoders import GRID, DualEncoder
 from helpers.files import InputError
 from helpers.scenes.captions import Scene, Thing, describe, position
 from helpers.scenes.render import CELL, IMAGE_SIZE, RADIUS, outline
@@ -15,28 +15,24 @@ from helpers.text import UNKNOWN, WordTokenizer, split_words
 
 
 @torch.no_grad()
-def region_scores(
-    model: DualEncoder, tokenizer: WordTokenizer, images: Tensor, text: str, grid: int = GRID
-) -> tuple[list[str], Tensor]:
-    """Return the words of a text, and how well each region matches each word: cosines ``[images, words, grid, grid]``.
+def region_scores(model: DualEncoder, tokenizer: WordTokenizer, images: Tensor, text: str) -> tuple[list[str], Tensor]:
+    """Return the words of a text, and how well each region matches each word: cosines ``[images, words, GRID, GRID]``.
 
-    A word is compared as its phrase, together with its neighbours, and the 4 x 4 regions are pooled to ``grid`` x
-    ``grid``. The scores mean something only if the training compared regions with words, as ``token_wise`` does.
-    ``images`` are normalised, ``[images, 3, height, width]``. The model is put into evaluation mode.
+    A word is compared as its phrase, together with its neighbours. The scores mean something only if the training
+    compared regions with words, as ``token_wise`` does. ``images`` are normalised, ``[images, 3, height, width]``. The
+    model is put into evaluation mode.
     """
     words = split_words(text)
     if not 1 <= len(words) <= tokenizer.max_length:
         raise InputError(f"give a text of 1 to {tokenizer.max_length} words, not {len(words)}: {text!r}")
-    if grid not in (1, 2, GRID):
-        raise InputError(f"grid must be 1, 2 or {GRID}, not {grid}")
     token_ids, padding = tokenizer([text])  # [1, words]
     for word, token_id in zip(words, token_ids[0], strict=True):
         if token_id == UNKNOWN:
             raise InputError(f"the word {word!r} is not in the training captions; choose another text")
     views = model.eval().views(images, token_ids, padding)
     phrases = F.normalize(views.phrases[0], dim=1)  # [words, dim]
-    regions = F.normalize(pool_regions(views.regions, grid), dim=2)  # [images, grid * grid, dim]
-    return words, (phrases @ regions.mT).unflatten(2, (grid, grid))
+    regions = F.normalize(views.regions, dim=2)  # [images, GRID * GRID, dim]
+    return words, (phrases @ regions.mT).unflatten(2, (GRID, GRID))
 
 
 @torch.no_grad()
@@ -55,17 +51,16 @@ def region_contributions(model: DualEncoder, tokenizer: WordTokenizer, images: T
     return (added / views.image_features.norm(dim=1, keepdim=True)).unflatten(1, (GRID, GRID))
 
 
-def covered(thing: Thing, grid: int = GRID, scale: float = 1.0) -> Tensor:
-    """Return which regions of a scene overlap the bounding box of a thing: bool ``[grid, grid]``, rows from the top.
+def covered(thing: Thing) -> Tensor:
+    """Return which regions of a scene overlap the bounding box of a thing: bool ``[GRID, GRID]``, rows from the top.
 
-    The thing is assumed to be at the centre of its cell; rendering moves it by up to a pixel. ``scale`` is the size
-    factor of the difficulty, 0.6 in the hard scenes.
+    The thing is assumed to be at the centre of its cell; rendering moves it by up to a pixel.
     """
     corners = torch.tensor([(-0.9, -0.9), (0.9, 0.9)] if thing.shape == "circle" else outline(thing.shape))
     centre = IMAGE_SIZE / 2 + (torch.tensor(position(thing)) - 1) * CELL  # x and y in pixels
-    low, high = (centre + side * RADIUS[thing.size] * scale for side in (corners.amin(0), corners.amax(0)))
-    edges = torch.linspace(0, IMAGE_SIZE, grid + 1)
-    columns, rows = ((edges[:-1] < high[axis]) & (edges[1:] > low[axis]) for axis in (0, 1))  # [grid] each
+    low, high = (centre + side * RADIUS[thing.size] for side in (corners.amin(0), corners.amax(0)))
+    edges = torch.linspace(0, IMAGE_SIZE, GRID + 1)
+    columns, rows = ((edges[:-1] < high[axis]) & (edges[1:] > low[axis]) for axis in (0, 1))  # [GRID] each
     return rows[:, None] & columns
 
 
@@ -74,7 +69,6 @@ def pointing_accuracy(
     tokenizer: WordTokenizer,
     dataset: ImageTextDataset,
     scenes: Sequence[Scene],
-    scale: float = 1.0,
     contributions: bool = False,
 ) -> dict[str, float]:
     """Measure the pointing game: whether the region that best matches a thing is one that the thing overlaps.
@@ -92,7 +86,7 @@ def pointing_accuracy(
         texts = [describe(thing, "colour") for thing in scene]
         for thing, text in zip(scene, texts, strict=True):
             if texts.count(text) == 1:
-                asked.setdefault(text, []).append((image, covered(thing, GRID, scale).flatten()))
+                asked.setdefault(text, []).append((image, covered(thing).flatten()))
     if not asked:
         raise InputError("no thing can be asked for: in every scene another thing has the same colour and shape")
     hits, shares = [], []

@@ -198,20 +198,6 @@ def decoupled_contrastive_loss(image_features: Tensor, text_features: Tensor, te
     return (loss_images + loss_texts) / 2
 
 
-def label_smoothed_contrastive_loss(
-    image_features: Tensor, text_features: Tensor, smoothing: float = 0.1, temperature: Number = 0.07
-) -> Tensor:
-    """Contrastive loss whose targets spread the share ``smoothing`` evenly over the batch.
-
-    ``loss_i = -sum_j q_ij ln p_ij``, where p is the softmax of z, and q is ``smoothing / batch`` everywhere plus
-    ``1 - smoothing`` at the match. It keeps the model from certainty about a match that may be false. The floor is the
-    entropy of q, reached at finite logits: similarities further apart increase the loss. Chance is ``ln(batch)``.
-    Source: Szegedy et al., 2016, "Rethinking the Inception Architecture for Computer Vision", section 7.
-    """
-    logits_per_image = cosine_logits(image_features, text_features, temperature)  # [image, text]
-    return symmetric_cross_entropy(logits_per_image, label_smoothing=smoothing)
-
-
 def hard_negative_contrastive_loss(
     image_features: Tensor, text_features: Tensor, hardness: float = 0.5, temperature: Number = 0.07
 ) -> Tensor:

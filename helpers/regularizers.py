@@ -4,7 +4,6 @@
 that chance is ``ln(batch)``; only ``multi_scale`` is a sum.
 """
 
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -301,8 +300,7 @@ def parse_regularizers(texts: Sequence[str]) -> tuple[dict[str, float], dict[str
     for text in texts:
         name, _, number = text.partition(":")
         if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-            raise InputError(f"no regularizer {name!r}; did you mean {nearest!r}? Choose from {', '.join(known)}")
+            raise InputError(f"there is no regularizer {name!r}; choose from {', '.join(known)}")
         if name in values:
             raise InputError(f"the regularizer {name} is given twice; give it once")
         try:

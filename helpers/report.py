@@ -88,13 +88,13 @@ def minimal_pairs_by_kind(
     return {kind: minimal_pair_accuracy(image_features[own] @ text_features[own].T) for kind, own in rows.items()}
 
 
-TITLES = {"median_rank": "median", "mean_rank": "mean", "truth_oracle": "oracle", "R-precision": "R-prec"}
+TITLES = {"median_rank": "median", "mean_rank": "mean"}
 
 
 def table(result: dict) -> str:
     """Format the result of :func:`evaluate_split` as text: all captions, the exact ones, then minimal pairs.
 
-    Median and mean refer to the ranks; chance, ceiling, oracle and the 95 % interval refer to R@1.
+    Median and mean refer to the ranks; chance, ceiling and the 95 % interval refer to R@1.
     """
     parts = {"all": result} | ({"exact": result["exact"]} if "exact" in result else {})
     names = list(result["image_to_text"])

@@ -5,7 +5,6 @@ because a run that is limited by time does not know its number of steps. Three n
 ``logit_scale = 1 / temperature``, and ``log_logit_scale``, the learned parameter.
 """
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -118,8 +117,6 @@ def parse_schedule(text: str) -> Schedule:
     name, *parts = text.strip().split(":")
     if name in SCHEDULES:
         schedule, counts, form = SCHEDULES[name]
-    elif near := difflib.get_close_matches(name.lower(), SCHEDULES, n=1):
-        raise InputError(f"there is no temperature schedule {text!r}; did you mean {FORMS[near[0]]}?")
     else:
         schedule, counts, form, parts = Constant, (1,), f"one of {', '.join(FORMS.values())}", [name, *parts]
     try:

@@ -11,7 +11,6 @@ from helpers.scenes.captions import (
     fit_matrix,
     fits,
     position,
-    truth_oracle,
     wordings,
 )
 from helpers.scenes.render import EASY, HARD, SPLITS, read_truth, render_scene, truth_of, write_scenes

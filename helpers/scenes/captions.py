@@ -205,20 +205,6 @@ def fit_matrix(captions: Sequence[str], scenes: Sequence[Scene]) -> np.ndarray:
     return fit
 
 
-def truth_oracle(fit: np.ndarray, image_of_caption: Sequence[int]) -> dict[str, float]:
-    """Expected recall at 1, in percent, of a model that knows which captions are true and guesses among those.
-
-    This is not an upper bound. A trained model can beat it, because it also learns how captions are made: "a red circle
-    at the top" is true of many scenes of three things, but captions only say it of a scene of one thing.
-    :func:`ceiling` takes that into account. ``fit`` comes from :func:`fit_matrix`.
-    """
-    own = np.asarray(image_of_caption) == np.arange(len(fit))[:, None]  # [images, captions]
-    return {
-        "image_to_text": 100 * float((own.sum(1) / fit.sum(1)).mean()),
-        "text_to_image": 100 * float((1 / fit.sum(0)).mean()),
-    }
-
-
 def ceiling(scenes: Sequence[Scene], captions: Sequence[Sequence[str]]) -> dict[str, float]:
     """Expected recall at 1, in percent, of the best possible model: one that knows exactly how captions are made.
 

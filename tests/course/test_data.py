@@ -311,32 +311,6 @@ def test_ranks_share_each_batch(pairs: Pairs) -> None:
         EpochBatches(20, 6, rank=0, ranks=4)
 
 
-def test_rows_of_one_image_are_in_one_batch_unless_they_are_kept_apart() -> None:
-    image_ids = [image for image in range(60) for _ in range(5)]
-
-    def doubles(batches: EpochBatches) -> int:
-        return sum(len(batch) - len({image_ids[row] for row in batch}) for batch in batches)
-
-    assert doubles(EpochBatches(300, 30)) > 5
-    apart = EpochBatches(300, 30, image_ids=image_ids)
-    for epoch in range(10):
-        apart.set_epoch(epoch)
-        batches = list(apart)
-        assert 9 <= len(batches) == len(apart) <= 10
-        assert doubles(apart) == 0
-        assert {len(batch) for batch in batches} == {30}
-        rows = [row for batch in batches for row in batch]
-        assert len(set(rows)) == len(rows)
-        apart.set_epoch(epoch, first_batch=7)
-        assert list(apart) == batches[7:]
-
-
-def test_too_few_different_images_for_a_batch_are_refused() -> None:
-    image_ids = [image for image in range(20) for _ in range(5)]
-    with pytest.raises(InputError, match="only 20 different images"):
-        EpochBatches(100, 30, image_ids=image_ids)
-
-
 def test_captions_by_image() -> None:
     all_captions, image_of_caption = captions_by_image([["a", "b"], ["c"]])
     assert all_captions == ["a", "b", "c"]

@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from harness import write_without_truth
-from pytorch_metric_learning.utils import accuracy_calculator
 from scipy import stats
 from torch import Tensor
 
@@ -21,7 +20,6 @@ from helpers.evaluation import (
     metrics_in_folds,
     metrics_with_truth,
     minimal_pair_accuracy,
-    precisions,
     retrieval_metrics,
     retrieval_ranks,
 )
@@ -103,11 +101,8 @@ def test_perfect_scores_give_100_and_constant_ones_0() -> None:
         assert direction == best | {"chance": 20}
     for bounds in intervals(retrieval_ranks(perfect, image_of_caption), image_of_caption).values():
         assert bounds == {"R@1": [100, 100], "R@5": [100, 100], "R@10": [100, 100], "mean_rank": [1, 1]}
-    for similarity in (perfect, perfect.T):
-        assert precisions(similarity, similarity > 0) == {"R-precision": 100, "mAP@R": 100}
     for direction in retrieval_metrics(torch.ones(20, 100), image_of_caption).values():
         assert direction["R@10"] == 0
-    assert precisions(torch.ones(20, 100), perfect > 0) == {"R-precision": 0, "mAP@R": 0}
 
 
 @pytest.mark.parametrize("folds", [1, 3, 4])
@@ -128,46 +123,6 @@ def test_each_fold_is_searched_by_itself(folds: int) -> None:
     for wrong in (0, 14):
         with pytest.raises(InputError, match="1 to 13 folds of 13 images"):
             metrics_in_folds(images, captions, image_of_caption, wrong)
-
-
-def precisions_by_sorting(similarity: list[list[float]], relevant: list[list[bool]]) -> dict[str, float]:
-    """R-precision and mAP@R by their definitions, with a wrong answer before a right one of the same score."""
-    at_r, averages = [], []
-    for scores, right in zip(similarity, relevant, strict=True):
-        order = sorted(range(len(scores)), key=lambda j: (-scores[j], right[j]))
-        first = [right[j] for j in order[: sum(right)]]
-        at_r.append(sum(first) / len(first))
-        up_to = [sum(first[: i + 1]) / (i + 1) if hit else 0 for i, hit in enumerate(first)]
-        averages.append(sum(up_to) / len(first))
-    return {"R-precision": 100 * sum(at_r) / len(at_r), "mAP@R": 100 * sum(averages) / len(averages)}
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_precisions_agree_with_their_definitions_and_torchmetrics(
-    torchmetrics_retrieval: ModuleType, seed: int
-) -> None:
-    """torchmetrics has no mAP@R: its average precision divides by the right answers found, not by all of them."""
-    similarity, _ = random_case(seed)
-    relevant = torch.rand(similarity.shape, generator=torch.Generator().manual_seed(seed)) < 0.4
-    relevant[:, -1] |= ~relevant.any(1)  # at least one right answer per query
-    found = precisions(similarity, relevant)
-    assert found == pytest.approx(precisions_by_sorting(similarity.tolist(), relevant.tolist()))
-    rows = zip(wrong_ones_first(similarity, relevant), relevant, strict=True)
-    expected = np.mean([float(torchmetrics_retrieval.retrieval_r_precision(*row)) for row in rows])
-    assert found["R-precision"] == pytest.approx(100 * expected)
-
-
-def test_precisions_agree_with_pytorch_metric_learning() -> None:
-    generator = torch.Generator().manual_seed(0)
-    labels_of_rows, labels_of_columns = torch.arange(40) % 9, torch.randint(0, 9, (90,), generator=generator)
-    similarity = torch.rand(40, 90, generator=generator)  # no ties: that library breaks them at random
-    order = similarity.argsort(dim=1, descending=True)
-    counts = torch.unique(labels_of_columns, return_counts=True)
-    given = (labels_of_columns[order], labels_of_rows[:, None], False, counts, False, False, torch.eq)
-    assert precisions(similarity, labels_of_rows[:, None] == labels_of_columns) == {
-        "R-precision": pytest.approx(100 * accuracy_calculator.r_precision(*given)),
-        "mAP@R": pytest.approx(100 * accuracy_calculator.mean_average_precision(*given, at_r=True)),
-    }
 
 
 def test_our_metrics_do_not_have_the_traps_of_torchmetrics(torchmetrics_retrieval: ModuleType) -> None:
@@ -273,11 +228,6 @@ def test_metrics_with_truth_by_hand() -> None:
         assert values["R@1"] == pytest.approx(100 / 3)
         assert values["fits"] == 100
         assert values["ceiling"] == ceiling(scenes, captions)[direction]
-    # Two captions are true of image 0, three of image 1, two of image 2. Images 0 and 1 rank all of them first. Image 2
-    # ranks a true one first and then a false one, "a red circle".
-    assert metrics["image_to_text"]["R-precision"] == pytest.approx(100 * (1 + 1 + 1 / 2) / 3)
-    # "a red circle" is true of two images, "a circle" of all three, "a blue circle" of two.
-    assert metrics["text_to_image"]["truth_oracle"] == pytest.approx(100 * (1 / 2 + 1 / 3 + 1 / 2) / 3)
     worst = metrics_with_truth(torch.tensor([[0.0, 0, 1], [0, 0, 1], [1, 0, 0]]), scenes, captions)
     assert worst["text_to_image"]["fits"] == pytest.approx(100 * 1 / 3)  # only "a circle" fits what is first, image 0
 
@@ -291,19 +241,18 @@ def test_metrics_with_truth_agree_with_fits_on_random_scores() -> None:
     true = torch.tensor([[fits(text, scene) for text in itertools.chain(*captions)] for scene in scenes])
     for way, scores, right in (("image_to_text", similarity, true), ("text_to_image", similarity.T, true.T)):
         first_is_true = [of_query[int(row.argmax())] for row, of_query in zip(scores, right, strict=True)]
-        expected = precisions_by_sorting(scores.tolist(), right.tolist()) | {"fits": 100 * np.mean(first_is_true)}
-        assert {name: metrics[way][name] for name in expected} == pytest.approx(expected), way
+        assert metrics[way]["fits"] == pytest.approx(100 * np.mean(first_is_true)), way
 
 
 def test_the_table_shows_every_number() -> None:
     metrics = retrieval_metrics(torch.eye(4), torch.arange(4))
-    truth = {"ceiling": 99.9, "truth_oracle": 88.8, "fits": 77.7, "R-precision": 22.2, "mAP@R": 11.1}
+    truth = {"ceiling": 99.9, "fits": 77.7}
     shown = {direction: {**values, **truth} for direction, values in metrics.items()}
     shown["intervals"] = {direction: {"R@1": [12.3, 45.6]} for direction in metrics}
     text = table(shown | {"exact": shown, "minimal_pairs": {"colours": minimal_pair_accuracy(torch.eye(4))}})
     lines = text.splitlines()
     assert len({len(line) for line in lines[:5]}) == 1  # the columns are aligned
-    for number in ("99.9", "88.8", "77.7", "22.2", "11.1", "12.3-45.6"):
+    for number in ("99.9", "77.7", "12.3-45.6"):
         assert text.count(number) == 4
     assert lines[5].startswith("2 minimal pairs, colours exchanged")
     assert [line.split() for line in table(shown).splitlines()] == [line.split() for line in lines[:3]]
@@ -319,7 +268,7 @@ def test_a_split_of_scenes_has_every_metric(sixty_scenes: Path, checkpoint: dict
     recalls = {"R@1", "R@5", "R@10", "median_rank", "mean_rank", "chance"}
     for part in (result, result["exact"]):
         for way, bounds in part["intervals"].items():
-            assert set(part[way]) == recalls | {"fits", "ceiling", "truth_oracle", "R-precision", "mAP@R"}
+            assert set(part[way]) == recalls | {"fits", "ceiling"}
             assert all(low <= part[way][name] <= high for name, (low, high) in bounds.items())
     assert set(result["minimal_pairs"]) == {"colours", "sides"}
     assert json.loads(json.dumps(result)) == result

@@ -35,30 +35,26 @@ def model_with(regions: Tensor, phrases: Tensor) -> DualEncoder:
     return model
 
 
-def overlapped(span: tuple[int, int], grid: int) -> Tensor:
-    """Which of ``grid`` equal parts of 64 pixels overlap the span, both ends included: bool ``[grid]``."""
-    side = 64 // grid
-    return torch.tensor([part * side <= span[1] and (part + 1) * side > span[0] for part in range(grid)])
+def overlapped(span: tuple[int, int]) -> Tensor:
+    """Which of four equal parts of 64 pixels overlap the span, both ends included: bool ``[4]``."""
+    return torch.tensor([part * 16 <= span[1] and (part + 1) * 16 > span[0] for part in range(4)])
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.6])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_covered_regions_match_the_rendered_pixels(shape: str, size: str, scale: float) -> None:
+def test_covered_regions_match_the_rendered_pixels(shape: str, size: str) -> None:
     for place in PLACES:
         thing = Thing(shape, "black", size, place)
-        ink = pil_to_tensor(render_scene((thing,), Centred(), scale))[0] < 255  # [64, 64]
+        ink = pil_to_tensor(render_scene((thing,), Centred()))[0] < 255  # [64, 64]
         rows, columns = (ink.any(axis).nonzero().flatten().tolist() for axis in (1, 0))
-        for grid in (1, 2, 4):
-            # The outline may cover a pixel at the edge only in part, so the box without its edge is the minimum.
-            least, most = (
-                overlapped((rows[edge], rows[-1 - edge]), grid)[:, None]
-                & overlapped((columns[edge], columns[-1 - edge]), grid)
-                for edge in (1, 0)
-            )
-            regions = covered(thing, grid, scale)
-            assert (least <= regions).all(), f"{place}, {grid} x {grid}"
-            assert (regions <= most).all(), f"{place}, {grid} x {grid}"
+        # The outline may cover a pixel at the edge only in part, so the box without its edge is the minimum.
+        least, most = (
+            overlapped((rows[edge], rows[-1 - edge]))[:, None] & overlapped((columns[edge], columns[-1 - edge]))
+            for edge in (1, 0)
+        )
+        regions = covered(thing)
+        assert (least <= regions).all(), place
+        assert (regions <= most).all(), place
 
 
 def test_each_word_scores_highest_at_its_region() -> None:
@@ -75,18 +71,6 @@ def test_each_word_scores_highest_at_its_region() -> None:
     torch.testing.assert_close(scores.flatten(2), by_hand)
 
 
-@pytest.mark.parametrize("grid", [1, 2, 4])
-def test_coarse_grid_uses_the_mean_of_a_block(grid: int) -> None:
-    generator = torch.Generator().manual_seed(grid)
-    regions = torch.randn(2, 4, 4, 128, generator=generator)
-    phrases = torch.randn(1, 2, 128, generator=generator)
-    model = model_with(regions.flatten(1, 2), phrases)
-    _, scores = region_scores(model, TOKENIZER, torch.zeros(2, 3, 64, 64), "red circle", grid)
-    pooled = F.adaptive_avg_pool2d(regions.permute(0, 3, 1, 2), grid).permute(0, 2, 3, 1)  # [2, grid, grid, 128]
-    expected = F.cosine_similarity(pooled[:, None], phrases[:, :, None, None], dim=4)  # [image, word, grid, grid]
-    torch.testing.assert_close(scores, expected)
-
-
 def test_scores_have_no_gradient_and_no_dropout() -> None:
     torch.manual_seed(0)
     model = DualEncoder(len(TOKENIZER), TOKENIZER.max_length, dropout=0.5, patch_dropout=0.5).train()
@@ -97,17 +81,16 @@ def test_scores_have_no_gradient_and_no_dropout() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "grid", "words"),
+    ("text", "words"),
     [
-        ("a red circle left of a square", 4, "1 to 5 words, not 7"),
-        ("a red hexagon", 4, "'hexagon' is not in the training"),
-        ("a red circle", 3, "grid must be 1, 2 or 4"),
+        ("a red circle left of a square", "1 to 5 words, not 7"),
+        ("a red hexagon", "'hexagon' is not in the training"),
     ],
 )
-def test_invalid_texts_and_grids_are_rejected(text: str, grid: int, words: str) -> None:
+def test_invalid_texts_are_rejected(text: str, words: str) -> None:
     model = DualEncoder(len(TOKENIZER), TOKENIZER.max_length)
     with pytest.raises(ValueError, match=words):
-        region_scores(model, TOKENIZER, torch.zeros(1, 3, 64, 64), text, grid)
+        region_scores(model, TOKENIZER, torch.zeros(1, 3, 64, 64), text)
 
 
 def rendered(folder: Path, scenes: list[Scene]) -> ImageTextDataset:

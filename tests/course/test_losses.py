@@ -23,7 +23,6 @@ from helpers.losses import (
     cosine_similarities,
     decoupled_contrastive_loss,
     hard_negative_contrastive_loss,
-    label_smoothed_contrastive_loss,
     masked_contrastive_loss,
     max_violation_loss,
     multi_positive_contrastive_loss,
@@ -77,7 +76,6 @@ LOSSES: dict[str, Callable[[Case], Tensor]] = {
     "multi-positive": lambda c: multi_positive_contrastive_loss(c.images, c.texts, c.ids, temperature=c.temperature),
     "sigmoid": lambda c: sigmoid_loss(c.images, c.texts, -10 * c.strength, c.temperature),
     "decoupled": lambda c: decoupled_contrastive_loss(c.images, c.texts, c.temperature),
-    "label-smoothed": lambda c: label_smoothed_contrastive_loss(c.images, c.texts, c.strength / 2, c.temperature),
     "hard-negative": lambda c: hard_negative_contrastive_loss(c.images, c.texts, c.strength, c.temperature),
     "max violation": lambda c: max_violation_loss(c.images, c.texts, c.strength),
 }
@@ -99,11 +97,6 @@ def hard_negative_row(row: Tensor, i: int, case: Case) -> Tensor:
     return -torch.log(row[i].exp() / (row[i].exp() + (weights * negatives.exp()).sum()))
 
 
-def smoothed_row(row: Tensor, i: int, case: Case) -> Tensor:
-    log_probabilities = row - log_sum_exp(row)
-    return -(1 - case.strength / 2) * log_probabilities[i] - case.strength / 2 * log_probabilities.mean()
-
-
 def sigmoid_row(row: Tensor, i: int, case: Case) -> Tensor:
     logits = row - 10 * case.strength
     return (1 + torch.exp(-logits[i])).log() + (1 + others(logits, i).exp()).log().sum()
@@ -122,7 +115,6 @@ ROWS: dict[str, Callable[[Tensor, int, Case], Tensor]] = {  # the loss of image 
     "multi-positive": lambda row, i, case: log_sum_exp(row) - row[case.ids == case.ids[i]].mean(),
     "sigmoid": sigmoid_row,
     "decoupled": lambda row, i, case: (log_sum_exp(others(row, i)) if len(row) > 1 else 0) - row[i],
-    "label-smoothed": smoothed_row,
     "hard-negative": hard_negative_row,
     "max violation": max_violation_row,
 }
@@ -387,7 +379,6 @@ COLD: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # temperature * loss as
         s.amax(1) - torch.stack([row[ids == i].mean() for row, i in zip(s, ids, strict=True)])
     ),
     "decoupled": lambda s, ids: best(s, ~torch.eye(len(s)).bool()) - s.diagonal(),
-    "label-smoothed": lambda s, ids: s.amax(1) - 0.8 * s.diagonal() - 0.2 * s.mean(1),
     "sigmoid": lambda s, ids: s.clamp_min(0).sum(1) - s.diagonal(),  # relu(-d) for the match, relu(s) for the others
 }
 
@@ -471,33 +462,13 @@ def test_multi_positive_loss_takes_different_numbers_of_images_and_texts() -> No
             torch.testing.assert_close(multi_positive_contrastive_loss(*sides, 0.2), expected)
 
 
-def test_minimum_of_the_smoothed_loss_is_the_entropy_of_its_targets() -> None:
-    smoothing, batch = 0.1, 8
-    wrong = smoothing / batch
-    right = 1 - smoothing + wrong
-    entropy = -(right * math.log(right) + (batch - 1) * wrong * math.log(wrong))
-    perfect = torch.eye(batch, dtype=torch.float64)
-    best_temperature = 1 / math.log(right / wrong)
-    lower, best, higher = (
-        float(label_smoothed_contrastive_loss(perfect, perfect, smoothing, factor * best_temperature))
-        for factor in (0.5, 1, 2)
-    )
-    assert best == pytest.approx(entropy, abs=1e-12)
-    assert lower > best < higher
-    for number in range(30):
-        generator = torch.Generator().manual_seed(number)
-        images, texts = torch.randn(2, batch, 5, generator=generator, dtype=torch.float64)
-        assert float(label_smoothed_contrastive_loss(images, texts, smoothing, 0.01 + number / 30)) > entropy
-
-
 def test_variants_without_their_effect_equal_the_contrastive_loss() -> None:
     for number, case in enumerate(CASES):
         plain = LOSSES["contrastive"](case)
         distinct = torch.randperm(1000, generator=torch.Generator().manual_seed(number))[: len(case.images)]
         for name in ("masked", "multi-positive"):
             torch.testing.assert_close(LOSSES[name](replace(case, ids=distinct)), plain)
-        for name in ("label-smoothed", "hard-negative"):
-            torch.testing.assert_close(LOSSES[name](replace(case, strength=0.0)), plain)
+        torch.testing.assert_close(LOSSES["hard-negative"](replace(case, strength=0.0)), plain)
 
 
 def test_hardness_increases_the_loss() -> None:

@@ -103,7 +103,7 @@ def few_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (nothing, ["--augment", "flop"], "flip"),
         (nothing, ["--out", "{root}/annotations/captions_train.json"], "is a file"),
         (nothing, ["--resume"], "has no last.pt to resume from"),
-        (nothing, ["--epoch", "3"], "did you mean --epochs?"),
+        (nothing, ["--epoch", "3"], "unrecognized arguments: --epoch 3; --help lists the options"),
         (nothing, ["--device", "tpu"], "cpu"),
         (nothing, ["--seed", "100000000000000000000"], "--seed must be"),
         (nothing, ["--workers", "-1"], "--workers must be 0 or more"),
@@ -206,7 +206,7 @@ def test_foreign_checkpoints_are_refused_and_their_code_never_runs(
     [
         (["--data", "{root}/nowhere"], "no folder"),
         (["--split", "exam"], "no split 'exam'"),
-        (["--splits", "val"], "did you mean --split?"),
+        (["--splits", "val"], "unrecognized arguments: --splits val"),
         (["--run", "{root}/nowhere"], "no checkpoint at"),
     ],
 )
