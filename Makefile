@@ -22,7 +22,7 @@ help:
 ## For learners and teachers
 
 lab: $(ready) ## set up what is missing and open your copies in JupyterLab (PORT=8890 sets the port)
-	$(python) -m helpers.classroom lab $(if $(PORT),--port "$(PORT)")
+	$(python) -m helpers.classroom lab $(PORT)
 
 exercises: $(ready) ## make your own copies of the notebooks in my_course/, and leave existing ones alone
 	$(python) -m helpers.classroom exercises

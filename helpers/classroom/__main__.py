@@ -22,10 +22,12 @@ def generate_pairs() -> None:
                 raise InputError(f"data/{name} could not be generated; the lines above say why")
 
 
-def lab(port: int | None) -> None:
-    """Make what is missing, then run JupyterLab on the learner's copies until Ctrl-C."""
+def lab(port: str = "") -> None:
+    """Make what is missing, then run JupyterLab on the learner's copies until Ctrl-C, by default at a free port."""
     from jupyterlab.labapp import LabApp
 
+    if port and not port.isdigit():
+        raise InputError(f"PORT must be a number, such as 8890, not {port!r}")
     with locked(ROOT / "my_course", wait=True):
         generate_pairs()
         make_copies()
@@ -42,7 +44,7 @@ def lab(port: int | None) -> None:
         "--allow-root",
         "-y",  # Ctrl-C asks no question
     ]
-    if port is not None:
+    if port:
         arguments.append(f"--port={port}")
     print("Starting JupyterLab. Ctrl-C in this terminal ends it.", flush=True)
     LabApp.launch_instance(arguments)
@@ -54,27 +56,26 @@ def write_features() -> None:
     write_snapshots(DATA / "features.npz", DATA / "model.pt")
 
 
+def execute_all(*notebooks: str) -> None:
+    for notebook in notebooks:
+        execute(Path(notebook))
+
+
+COMMANDS = {  # `make help` says what they are for
+    "exercises": make_copies,
+    "reset": reset,
+    "lab": lab,
+    "pairs": generate_pairs,
+    "execute": execute_all,
+    "features": write_features,
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0, or 2 after an error that the user can mend."""
     parser = argparse.ArgumentParser(prog="python -m helpers.classroom", description=__doc__)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    added = commands.add_parser("exercises", help="make your own copies of the notebooks in my_course")
-    added.set_defaults(run=lambda _: make_copies())
-    added = commands.add_parser("reset", help="make one copy again; your work is kept next to it")
-    added.add_argument("notebook", help="its number, such as 01")
-    added.set_defaults(run=lambda options: reset(options.notebook))
-    added = commands.add_parser("lab", help="make what is missing and open your copies in JupyterLab")
-    added.add_argument("--port", type=int, help="default: 8888, or the next free one")
-    added.set_defaults(run=lambda options: lab(options.port))
-    added = commands.add_parser("pairs", help="generate data/scenes and data/emoji where they are missing")
-    added.set_defaults(run=lambda _: generate_pairs())
-    added = commands.add_parser("execute", help="for authors: execute notebooks and store their outputs")
-    added.add_argument("notebooks", type=Path, nargs="+")
-    added.set_defaults(run=lambda options: [execute(path) for path in options.notebooks])
-    added = commands.add_parser(
-        "features", help="for authors: train once and write data/features.npz and data/model.pt"
-    )
-    added.set_defaults(run=lambda _: write_features())
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("arguments", nargs="*", help="of reset: a number; of lab: a port; of execute: notebooks")
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args(arguments)
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in ("JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):
             os.environ.setdefault(name, str(ROOT / "my_course" / ".jupyter" / name.lower()))
     try:
-        options.run(options)
+        COMMANDS[options.command](*options.arguments)
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2

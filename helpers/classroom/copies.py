@@ -75,7 +75,7 @@ def make_copies(root: Path = ROOT) -> None:
             print(f"Made my_course/{lesson.name}, your own copy.")
 
 
-def reset(lesson: str, root: Path = ROOT) -> None:
+def reset(lesson: str = "", root: Path = ROOT) -> None:
     """Make one copy again, by a notebook's number (``01`` or ``1``), name or path; the learner's work is kept."""
     wanted = Path(lesson).stem
     matches = [path for path in lessons(root) if wanted in (path.stem, path.stem[:2], str(int(path.stem[:2])))]

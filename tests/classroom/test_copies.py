@@ -130,14 +130,14 @@ def test_lab_makes_what_is_missing_once(root: Path, monkeypatch: pytest.MonkeyPa
     for name in ("CONFIG_PATH", "PREFER_ENV_PATH", "PATH"):
         monkeypatch.setenv(f"JUPYTER_{name}", "")  # restored after the test
     for _ in range(2):
-        assert classroom.main(["lab", "--port", "8890"]) == 0
+        assert classroom.main(["lab", "8890"]) == 0
     assert generated == [["-m", "helpers", name, "--out", f"data/{name}"] for name in ("scenes", "emoji")]
     assert (root / "my_course" / "01_dataset.ipynb").is_file()
     expected = {f"--ServerApp.root_dir={root / 'my_course'}", "--LabApp.default_url=/lab/tree/01_dataset.ipynb"}
     assert expected | {"--port=8890"} <= set(started[1])
 
 
-@pytest.mark.parametrize("arguments", [[], ["cook"], ["lab", "--port", "many"], ["reset"], ["reset", "99"]])
+@pytest.mark.parametrize("arguments", [[], ["cook"], ["lab", "many"], ["reset"], ["reset", "99"]])
 def test_bad_input_gives_exit_code_2_and_no_traceback(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     try:
         code = classroom.main(arguments)

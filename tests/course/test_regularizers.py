@@ -400,7 +400,11 @@ def test_names_and_weights() -> None:
         (multi_scale_regularization, ([torch.eye(2)] * 2, [torch.eye(2)]), "got [2, 1, 2]"),
         (multi_scale_regularization, ([torch.eye(2)], [torch.eye(2)], 0.1, [math.nan]), "finite and 0 or above"),
         (pooled_to_one_regularization, (torch.ones(3, 4), torch.ones(3, 5)), "same dim"),
-        (parse_regularizers, [["token-wise"]], "no regularizer 'token-wise'; choose from multi_scale, pyramid, token_wise"),
+        (
+            parse_regularizers,
+            [["token-wise"]],
+            "no regularizer 'token-wise'; choose from multi_scale, pyramid",
+        ),
         (parse_regularizers, [["multi_scale:x"]], "needs a weight of 0 or above"),
         (parse_regularizers, [["multi_scale:-1"]], "needs a weight of 0 or above"),
         (parse_regularizers, [["word_dropout"]], "needs a rate from 0 to below 1, such as word_dropout:0.1"),
