@@ -141,21 +141,6 @@ class TemperatureExplorer(anywidget.AnyWidget):
             **self.geometry[self.moment],
         }
 
-    def gradient(self) -> Tensor:
-        """Gradient of ``pairs * loss`` by each similarity, ``[image, text]``: a positive one pushes apart."""
-        parts = [
-            ((line / self.temperature).softmax(1) - torch.eye(self.pairs)) / self.temperature for line in self._lines()
-        ]
-        if self.direction != "image to text":
-            parts[-1] = parts[-1].T
-        return sum(parts) / len(parts)
-
-    def shares(self) -> Tensor:
-        """The share of each negative in the repulsion of the selected row (or column), ``[pairs]``."""
-        if self.selected is None:
-            raise ValueError("no row is selected; click on one, or set it: explorer.selected = 0")
-        return diagnostics.gradient_shares(self._lines()[0], self.temperature)[self.selected]
-
     def to_html(self, path: str | os.PathLike) -> Path:
         """Write the explorer to a single HTML file that needs no kernel and no network."""
         state = self.get_state(set(TemperatureExplorer.class_own_traits(sync=True)))

@@ -8,6 +8,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page
 from torchvision.transforms.functional import to_pil_image
 
+from helpers.diagnostics import gradient_shares
 from helpers.widgets.explorer import TemperatureExplorer
 
 
@@ -29,6 +30,20 @@ def full_explorer(pairs: int = 16, **given: object) -> TemperatureExplorer:
     """An explorer with every control: three moments, and two pairs per image."""
     training = {"untrained": features(pairs, 8.0), "half-way": features(pairs, 4.0)}
     return explorer(pairs, snapshots=training, image_ids=[i // 2 for i in range(pairs)], **given)
+
+
+def gradient(widget: TemperatureExplorer) -> torch.Tensor:
+    """The gradient of ``pairs * loss`` by each similarity, ``[image, text]``: a positive one pushes apart."""
+    temperature, identity = widget.temperature, torch.eye(widget.pairs)
+    parts = [((line / temperature).softmax(1) - identity) / temperature for line in widget._lines()]
+    if widget.direction != "image to text":
+        parts[-1] = parts[-1].T
+    return sum(parts) / len(parts)
+
+
+def shares(widget: TemperatureExplorer) -> torch.Tensor:
+    """The share of each negative in the repulsion of the selected row (or column), ``[pairs]``."""
+    return gradient_shares(widget._lines()[0], widget.temperature)[widget.selected]
 
 
 class ExplorerView:

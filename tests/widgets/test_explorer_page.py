@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import explorer_view
 import pytest
 import torch
 from conftest import watched_page
@@ -141,7 +142,7 @@ def test_a_page_opens_with_the_settings_made_in_python(page: Page, tmp_path: Pat
 def test_a_cell_shows_its_pair_and_its_gradient(page: Page, tmp_path: Path, direction: str) -> None:
     widget = explorer(6, temperature=0.3)
     widget.direction = direction
-    gradient = widget.gradient()
+    gradient = explorer_view.gradient(widget)
     view = open_page(page, tmp_path, widget)
     for row, column in ((0, 0), (0, 5), (3, 3), (4, 1), (5, 0)):
         details = view.point(row, column, pairs=6)
@@ -194,7 +195,7 @@ def test_a_click_locks_a_line_and_shows_who_pushes(page: Page, tmp_path: Path) -
     widget.selected = 3
     for temperature in (0.07, 2.0):
         widget.temperature = temperature
-        shares, bars = widget.shares(), view.bars()
+        shares, bars = explorer_view.shares(widget), view.bars()
         assert len(bars) == 8
         assert bars == pytest.approx({k: float(shares[k]) for k in bars}, rel=1e-9)
         assert min(bars.values()) >= max(float(share) for k, share in enumerate(shares) if k not in bars) - 1e-12
@@ -217,7 +218,7 @@ def test_who_pushes_by_column_and_without_copies(page: Page, tmp_path: Path) -> 
     widget.direction, widget.mask, widget.selected = "text to image", True, 4
     bars = view.bars()
     assert bars.keys() == {0, 1, 2, 3, 6, 7}  # 5 shows the same image
-    assert bars == pytest.approx({k: float(widget.shares()[k]) for k in bars}, rel=1e-9)
+    assert bars == pytest.approx({k: float(explorer_view.shares(widget)[k]) for k in bars}, rel=1e-9)
     assert "masked" in view.point(5, 4, pairs=8)
 
 
