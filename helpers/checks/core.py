@@ -33,7 +33,7 @@ class Check:
             given = copy.deepcopy(inputs)
             result = self.attempt(answer, given)
             changed = changed or not same(given, inputs)
-            failures += self.first_failure(result, *self.values(*inputs))
+            failures += self.first_failure(self.call(inputs), result, *self.values(*inputs))
         if failures:
             raise AssertionError(named_mistake(failures) or difference(*failures[0][:3]))
         assert self.changes_input or not changed, (
@@ -72,7 +72,12 @@ class Check:
         assert result is not None, f"{self.name} returned None; is a return missing?"
         return result
 
-    def first_failure(self, result: object, right: object, mistakes: dict[str, object]) -> list[tuple]:
+    def call(self, inputs: tuple) -> str:
+        """The name, and the arguments if one of them is a number; others are shown as dots."""
+        shown = [f"{value:.4g}" if isinstance(value, int | float) else "..." for value in inputs]
+        return f"{self.name}({', '.join(shown)})" if set(shown) - {"..."} else self.name
+
+    def first_failure(self, call: str, result: object, right: object, mistakes: dict[str, object]) -> list[tuple]:
         """The first wrong part: its label, its value, the right value and the mistakes' values; [] if none is wrong."""
         if self.as_tuple:
             fits = isinstance(result, tuple | list) and len(result) == len(right)
@@ -85,7 +90,7 @@ class Check:
             result, right = {"": result}, {"": right}
             mistakes = {sentence: {"": wrong} for sentence, wrong in mistakes.items()}
         for part, reference in right.items():
-            label = f"{self.name}, {part}" if part else self.name
+            label = f"{call}, {part}" if part else call
             value, reference = comparable(label, result[part], reference)
             if not same(value, reference):
                 return [(label, value, reference, {s: wrong.get(part) for s, wrong in mistakes.items()})]

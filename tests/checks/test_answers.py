@@ -210,6 +210,11 @@ def shares_by_exponentials(s: Tensor, t: float) -> Tensor:
     return e / (torch.exp(s / t).sum(1) - torch.exp(s / t).diagonal())[:, None]
 
 
+def shares_of_columns(s: Tensor, t: float) -> Tensor:
+    p = (s / t).softmax(1)
+    return (p / (1 - p.diagonal())).fill_diagonal_(0)
+
+
 def step_without_backward(model: nn.Module, optimizer: torch.optim.Optimizer, batch: dict, temperature: float) -> float:
     loss = contrastive_loss(*model(batch["images"], batch["token_ids"], batch["padding"]), temperature)
     optimizer.step()
@@ -248,6 +253,8 @@ WRONG = [
     (checks.check_effective_negatives_of_batch, entropy_without_care, "0 * ln 0"),
     (checks.check_effective_negatives_of_batch, negatives_of_images, "image to text only"),
     (checks.check_repulsion_shares, shares_by_exponentials, "nothing is left to divide by"),
+    (checks.check_repulsion_shares, shares_of_columns, "(1 - p.diagonal())[:, None]"),
+    (checks.check_cosine_schedule, lambda p, a, b: a, "cosine_schedule(0.5, 0.2, 0.05): expected 0.125, got 0.2"),
     (checks.check_cosine_schedule, lambda p, a, b: b + (a - b) * (1 + math.cos(math.pi * p)) / 2, "raise a ValueError"),
     (checks.check_pool_regions, F.adaptive_avg_pool2d, "not flattened"),
     (checks.check_pool_regions, lambda maps, grid: maps.mean((2, 3)), "the whole map is averaged"),
