@@ -8,7 +8,6 @@ from torch import Tensor
 
 from helpers.data import ImageTextDataset, captions_by_image
 from helpers.encoders import DualEncoder
-from helpers.files import InputError
 from helpers.scenes import Scene, ceiling, fit_matrix
 from helpers.text import WordTokenizer
 
@@ -102,28 +101,6 @@ def evaluate(
     texts, image_of_caption = captions_by_image(captions)
     similarity = encode_images(model, dataset) @ encode_texts(model, tokenizer, texts).T  # [images, captions]
     return retrieval_metrics(similarity, image_of_caption)
-
-
-def metrics_in_folds(image_features: Tensor, text_features: Tensor, image_of_caption: Tensor, folds: int) -> Metrics:
-    """The mean of :func:`retrieval_metrics` over equal parts of the images, each searched by itself.
-
-    A smaller gallery is an easier search, so a recall needs its gallery size. "COCO 1k" is the mean over five folds of
-    the 5,000 test images, "COCO 5k" is all of them at once (Faghri et al., 2018, "VSE++: Improving Visual-Semantic
-    Embeddings with Hard Negatives").
-    """
-    images = len(image_features)
-    if not 1 <= folds <= images:
-        raise InputError(f"there can be 1 to {images} folds of {images} images, not {folds}")
-    results = []
-    for fold in range(folds):
-        first, end = images * fold // folds, images * (fold + 1) // folds
-        inside = (first <= image_of_caption) & (image_of_caption < end)  # [captions]
-        similarity = image_features[first:end] @ text_features[inside].T
-        results.append(retrieval_metrics(similarity, image_of_caption[inside] - first))
-    return {
-        direction: {name: sum(result[direction][name] for result in results) / folds for name in results[0][direction]}
-        for direction in DIRECTIONS
-    }
 
 
 def intervals(

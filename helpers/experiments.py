@@ -18,7 +18,7 @@ from scipy import stats
 from torch import Tensor
 from tqdm import tqdm
 
-from helpers.evaluation import CONFIDENCE, DIRECTIONS, linear_probe, metrics_in_folds, retrieval_metrics
+from helpers.evaluation import CONFIDENCE, DIRECTIONS, linear_probe, percent, rank_of_best, retrieval_metrics
 from helpers.files import InputError, atomic_file, read_json
 from helpers.report import encode_records, minimal_pairs_by_kind
 from helpers.runs import changed_settings, fingerprint, load_checkpoint, restore_model
@@ -64,8 +64,9 @@ def in_batch_accuracy(image_features: Tensor, text_features: Tensor, batch_size:
     accuracies = []
     for shift in range(captions):
         texts = text_features[row, (row + shift) % captions]  # [images, dim]
-        metrics = metrics_in_folds(image_features, texts, row, folds)
-        accuracies += [metrics[direction]["R@1"] for direction in DIRECTIONS]
+        for x, y in zip(image_features.tensor_split(folds), texts.tensor_split(folds), strict=True):
+            similarity, own = x @ y.T, torch.arange(len(x))  # [batch, batch], [batch]
+            accuracies += [percent(rank_of_best(side, own, own) == 1) for side in (similarity, similarity.T)]
     return statistics.mean(accuracies)
 
 

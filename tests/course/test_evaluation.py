@@ -17,7 +17,6 @@ from helpers.evaluation import (
     DIRECTIONS,
     intervals,
     linear_probe,
-    metrics_in_folds,
     metrics_with_truth,
     minimal_pair_accuracy,
     retrieval_metrics,
@@ -97,32 +96,10 @@ def test_perfect_scores_give_100_and_constant_ones_0() -> None:
     best = {"R@1": 100, "R@5": 100, "R@10": 100, "median_rank": 1, "mean_rank": 1}
     for direction in retrieval_metrics(perfect, image_of_caption).values():
         assert direction == best | {"chance": 5}
-    for direction in metrics_in_folds(torch.eye(20), torch.eye(20)[image_of_caption], image_of_caption, 4).values():
-        assert direction == best | {"chance": 20}
     for bounds in intervals(retrieval_ranks(perfect, image_of_caption), image_of_caption).values():
         assert bounds == {"R@1": [100, 100], "R@5": [100, 100], "R@10": [100, 100], "mean_rank": [1, 1]}
     for direction in retrieval_metrics(torch.ones(20, 100), image_of_caption).values():
         assert direction["R@10"] == 0
-
-
-@pytest.mark.parametrize("folds", [1, 3, 4])
-def test_each_fold_is_searched_by_itself(folds: int) -> None:
-    generator = torch.Generator().manual_seed(folds)
-    image_of_caption = torch.arange(13).repeat_interleave(torch.arange(13) % 3 + 1)
-    image_of_caption = image_of_caption[torch.randperm(len(image_of_caption), generator=generator)]
-    images, captions = (torch.randn(rows, 4, generator=generator) for rows in (13, len(image_of_caption)))
-    similarity = images @ captions.T
-    edges = {1: [0, 13], 3: [0, 4, 8, 13], 4: [0, 3, 6, 9, 13]}[folds]
-    expected = []
-    for first, end in itertools.pairwise(edges):
-        inside = [column for column, image in enumerate(image_of_caption.tolist()) if first <= image < end]
-        expected.append(retrieval_metrics(similarity[first:end, inside], image_of_caption[inside] - first))
-    for direction, metrics in metrics_in_folds(images, captions, image_of_caption, folds).items():
-        for name, value in metrics.items():
-            assert value == pytest.approx(np.mean([fold[direction][name] for fold in expected])), name
-    for wrong in (0, 14):
-        with pytest.raises(InputError, match="1 to 13 folds of 13 images"):
-            metrics_in_folds(images, captions, image_of_caption, wrong)
 
 
 def test_our_metrics_do_not_have_the_traps_of_torchmetrics(torchmetrics_retrieval: ModuleType) -> None:
