@@ -36,70 +36,52 @@ def check_pad(lists: list[list[int]]) -> Values:
     }
 
 
-NAMES_NOTHING = ("a catalogue on a bench", "a sunny day")  # one has a thing's name inside a longer word
-
-
 def photographs(generator: Generator, case: int) -> tuple[list[str], dict[str, tuple], tuple]:
-    """Captions, the boxes of things by name, and a crop that holds two things, cuts two and misses one."""
-    left, top, width, height = torch.randint(40, 60, (4,), generator=generator).tolist()
-    right, bottom = left + width, top + height
-    in_one, in_two, across, above, away = [*sample(["dog", "ball", "car"], 3, generator), "cat", "tree"]
+    """Captions, boxes, and a crop that the dog fills, with ball and bird inside, a cat cut on one side, no tree."""
+    left, top, width, height = torch.randint(10, 20, (4,), generator=generator).tolist()
+    right, bottom = left + 40 + width, top + 40 + height
+    dx, dy = [(-9, 0), (9, 0), (0, -9), (0, 9)][case % 4]
     boxes = {
-        in_one: (left + 2, top + 2, left + 20, top + 20),
-        in_two: (right - 30, top + 5, right - 3, bottom - 5),
-        across: (left - 5, top + 5, left + 25, top + 25),  # its centre is inside
-        above: (left + 5, top - 20, left + 15, top + 5),
-        away: (right + 5, bottom + 5, right + 30, bottom + 30),
+        "tree": (right + 5, bottom + 5, right + 30, bottom + 30),
+        "dog": (left, top, right, bottom),
+        "cat": (left + dx, top + dy, right + dx, bottom + dy),
+        "ball": (right - 20, top + 5, right - 3, bottom - 5),
+        "bird": (left + 2, top + 2, left + 8, top + 8),  # also inside if it is read as COCO's (x, y, width, height)
     }
-    captions = [
-        *NAMES_NOTHING,
-        f"a {in_one} next to a {in_two}",
-        f"a {in_two} and a {away}",
-        f"a {across} in the sun",
-        f"a {above} on a wall",
-        f"a {away}, far away from here",
-        f"one {in_one}",
-    ]
-    boxes = {name: boxes[name] for name in sample([*boxes], len(boxes), generator)}
-    return sample(captions, len(captions), generator), boxes, (left, top, right, bottom)
+    texts = ["a dog next to a ball", "a ball and a tree", "a cat in the sun", "a tree, far away"]
+    texts = sample([*texts, "one ball", "one bird", "a catalogue on a bench", "a sunny day"], 8, generator)
+    return texts, boxes, (left, top, right, bottom)
 
 
 @exercise("captions_to_keep", photographs)
 def check_captions_to_keep(captions: list[str], boxes: dict[str, tuple], crop: tuple) -> Values:
     left, top, right, bottom = crop
-    inside, overlapping, centred = set(), set(), set()
-    for name, (x0, y0, x1, y1) in boxes.items():
-        if x0 >= left and y0 >= top and x1 <= right and y1 <= bottom:
-            inside.add(name)
-        if x0 < right and y0 < bottom and x1 > left and y1 > top:
-            overlapping.add(name)
-        if left <= (x0 + x1) / 2 <= right and top <= (y0 + y1) / 2 <= bottom:
-            centred.add(name)
-    words = {caption: split_words(caption) for caption in captions}
 
-    def kept(inside: set[str], named: Callable[[str, str], bool], rule: Callable = all) -> list[str]:
-        """The captions for which the rule holds over the things that they name; those that name nothing stay."""
-        things = {caption: [name for name in boxes if named(name, caption)] for caption in captions}
-        return [text for text in captions if not things[text] or rule(name in inside for name in things[text])]
+    def inside(x0: int, y0: int, x1: int, y1: int) -> bool:
+        return x0 >= left and y0 >= top and x1 <= right and y1 <= bottom
 
-    def is_word(name: str, caption: str) -> bool:
-        return name in words[caption]
+    def kept(is_inside: Callable = inside, rule: Callable = all, words: Callable = split_words) -> list[str]:
+        """The captions for which the rule holds over their things; a name is looked up in ``words(caption)``."""
+        things = {text: [is_inside(*boxes[name]) for name in boxes if name in words(text)] for text in captions}
+        return [text for text in captions if rule(things[text])]
 
-    right_value = kept(inside, is_word)
-    return right_value, {
+    touched = kept(lambda x0, y0, x1, y1: inside(x0 - 1, y0 - 1, x1 + 1, y1 + 1))
+    cut = kept(lambda x0, y0, x1, y1: x0 < right and y0 < bottom and x1 > left and y1 > top)
+    coco = kept(lambda x, y, width, height: inside(x, y, x + width, y + height))
+    some = kept(rule=lambda things: not things or any(things))
+    named = kept(rule=lambda things: any(things) and all(things))
+    unnamed = kept(rule=lambda things: not things)  # some box is always outside
+    return kept(), {
         "all captions stay; drop those that name a thing outside the crop": captions,
-        "these are the captions to drop; return the others": [text for text in captions if text not in right_value],
-        "a caption stays if any of its things is inside; all of them must be": kept(inside, is_word, any),
-        "a caption that names none of the things was dropped; it is as true as before": [
-            text for text in right_value if any(is_word(name, text) for name in boxes)
-        ],
-        "a thing counts as inside although the crop cuts it; its whole box must be inside": kept(overlapping, is_word),
-        "a thing counts as inside if its centre is; its whole box must be inside": kept(centred, is_word),
-        "'catalogue' was read as 'cat'; compare whole words": kept(inside, lambda name, caption: name in caption),
-        "a name before a comma was not found; 'tree,' contains the word 'tree'": kept(
-            inside, lambda name, caption: name in caption.split()
-        ),
-        "this says True or False for each caption; return the captions": [text in right_value for text in captions],
+        "no caption stays; look only at the boxes of the things that a caption names": [],
+        "each box counts for each caption; look only at the boxes of the things that a caption names": unnamed,
+        "a caption stays if any of its things is inside; all of them must be": some,
+        "a caption that names none of the things was dropped; it is as true as before": named,
+        "a thing counts as inside although the crop cuts it; its whole box must be inside": cut,
+        "a box that touches the edge of the crop counts as outside; use >= and <=": touched,
+        "a box was read as COCO's (x, y, width, height); here it is (left, top, right, bottom)": coco,
+        "'catalogue' was read as 'cat'; compare whole words": kept(words=str),
+        "a name before a comma was not found; 'tree,' contains the word 'tree'": kept(words=str.split),
     }
 
 
