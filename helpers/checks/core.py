@@ -47,7 +47,8 @@ class Check:
 
     def check_gradients(self, answer: Callable) -> None:
         inputs = copy.deepcopy(next(self.cases()))
-        features = [value.requires_grad_() for value in inputs if isinstance(value, Tensor)]
+        values = [value for given in inputs for value in (given if isinstance(given, list) else [given])]
+        features = [value.requires_grad_() for value in values if isinstance(value, Tensor)]
         try:
             gradients = torch.autograd.grad(answer(*inputs), features, allow_unused=True)
         except Exception:  # a number, an array of numpy, a detached tensor

@@ -1,4 +1,4 @@
-"""The checks of lesson 04: the loss over scales, pooled regions, words and their best regions, and two questions."""
+"""The checks of lesson 04: pooled regions, words and their best regions, the loss over scales, and two questions."""
 
 import torch
 import torch.nn.functional as F
@@ -8,23 +8,15 @@ from helpers.checks.core import Choice, Values, exercise
 from helpers.losses import contrastive_loss, one_way_contrastive_loss
 
 
-def region_maps(generator: Generator, case: int) -> tuple[Tensor, int]:
-    return torch.randn(2, 3, 4, 4, generator=generator), (2, 1, 4)[case % 3]
-
-
-@exercise("pool_regions", region_maps)
+@exercise("pool_regions", lambda generator, case: (torch.randn(2, 3, 4, 4, generator=generator), (2, 1, 4)[case % 3]))
 def check_pool_regions(regions: Tensor, grid: int) -> Values:
-    side = 4 // grid
     means = F.adaptive_avg_pool2d(regions, grid)  # [batch, channels, grid, grid]
-    far_apart = regions.unflatten(3, (side, grid)).unflatten(2, (side, grid)).mean((2, 4))
+    apart = regions.unflatten(3, (grid, -1)).unflatten(2, (grid, -1)).mean((2, 4))
     return means.flatten(1), {
         "the result is not flattened; it should be [batch, channels * grid * grid]": means,
         "the channels of a region come together; put all regions of channel 0 first": means.flatten(2).mT.flatten(1),
-        "this takes the largest value of each block; take the mean": F.adaptive_max_pool2d(regions, grid).flatten(1),
-        "this takes the sum of each block; take the mean": means.flatten(1) * side**2,
-        "this keeps one region of each block; take the mean of all": regions[:, :, ::side, ::side].flatten(1),
-        "the averaged regions are not neighbours; split each axis into grid groups of 4 // grid": far_apart.flatten(1),
-        "the grid is transposed: rows come before columns": means.mT.flatten(1),
+        "this takes the sum of each block; take the mean": means.flatten(1) * (4 // grid) ** 2,
+        "the averaged regions are not neighbours; split into (grid, 4 // grid), average axes 3 and 5": apart.flatten(1),
         "the whole map is averaged; take one mean per block": regions.mean((2, 3)),
     }
 
@@ -40,27 +32,18 @@ def regions_and_words(generator: Generator, case: int) -> tuple[Tensor, Tensor, 
 def check_token_wise_similarity(regions: Tensor, words: Tensor, padding: Tensor) -> Values:
     dots = torch.einsum("ird,twd->itrw", regions, words)  # [image, text, region, word]
     cosines = torch.einsum("ird,twd->itrw", F.normalize(regions, dim=2), F.normalize(words, dim=2))
-    counts = (~padding).sum(1)  # [text]
-    best_region = cosines.amax(2)  # [image, text, word]
-    best_word = cosines.masked_fill(padding[:, None], -2.0).amax(3)  # [image, text, region]
-
-    def mean(values: Tensor) -> Tensor:
-        return values.masked_fill(padding, 0.0).sum(2) / counts  # [image, text]
-
-    right = mean(best_region)
-    infinite = best_region.masked_fill(padding, -torch.inf).mean(2)
-    inverted = best_region.masked_fill(~padding, 0.0).sum(2) / padding.sum(1)
-    by_length = right * counts / padding.shape[1]
-    return right, {
-        "padding is not masked; padded positions hold no words and must not count": best_region.mean(2),
-        "padding is masked, but the mean divides by the padded length; divide by the number of words": by_length,
-        "padded positions are minus infinity and still in the mean; set them to 0 after the maximum": infinite,
-        "the mask is inverted: padding is True where there is no word": inverted,
-        "this is the sum over words; take the mean, so that long texts do not win": right * counts,
-        "this is each region's best word; each word needs its best region, a maximum over regions": best_word.mean(2),
-        "regions and words are not normalised; compare their cosines": mean(dots.amax(2)),
-        "this is the mean over all regions; take the best region of each word": mean(cosines.mean(2)),
-        "the result is [texts, images]; images are rows": right.T,
+    best, counts = cosines.amax(2), (~padding).sum(1)  # [image, text, word] and [text]
+    total = best.masked_fill(padding, 0.0).sum(2)  # [image, text]
+    return total / counts, {
+        "padding is not masked; padded positions hold no words and must not count": best.mean(2),
+        "the mean divides by the padded length; divide by the number of words": total / padding.shape[1],
+        "padding is in the sum; set padded positions to 0 after the maximum": best.sum(2) / counts,
+        "padded positions are minus infinity in the mean; set them to 0": best.masked_fill(padding, -torch.inf).mean(2),
+        "the mask is inverted: padding is True where there is no word": (best.sum(2) - total) / padding.sum(1),
+        "this is the sum over words; take the mean, so that long texts do not win": total,
+        "the maximum is over words; take it over regions": cosines.masked_fill(padding[:, None], -2).amax(3).mean(2),
+        "regions and words are not normalised": dots.amax(2).masked_fill(padding, 0.0).sum(2) / counts,
+        "the result is [texts, images]; images are rows": (total / counts).T,
     }
 
 
@@ -73,25 +56,23 @@ def scales_and_weights(generator: Generator, case: int) -> tuple[list[Tensor], l
     return images, texts, temperature, None if case % 4 == 3 else weights
 
 
-@exercise("multi_scale_loss", scales_and_weights)
-def check_multi_scale_loss(
-    images: list[Tensor], texts: list[Tensor], temperature: float, weights: list[float] | None
-) -> Values:
-    known = [1.0] * len(images) if weights is None else weights
-    losses = torch.stack([contrastive_loss(x, y, temperature) for x, y in zip(images, texts, strict=True)])
-    default = torch.stack([contrastive_loss(x, y) for x, y in zip(images, texts, strict=True)])
-    one_way = [one_way_contrastive_loss(x, y, temperature, True) for x, y in zip(images, texts, strict=True)]
-    weighted = torch.tensor(known) * losses
-    return weighted.sum(), {
+@exercise("multi_scale_loss", scales_and_weights, trains=True)
+def check_multi_scale_loss(images: list, texts: list, temperature: float, weights: list | None) -> Values:
+    pairs = list(zip(images, texts, strict=True))
+    factors = torch.ones(len(images)) if weights is None else torch.tensor(weights)
+    losses = torch.stack([contrastive_loss(x, y, temperature) for x, y in pairs])
+    default = torch.stack([contrastive_loss(x, y) for x, y in pairs])
+    one_way = torch.stack([one_way_contrastive_loss(x, y, temperature) for x, y in pairs])
+    weighted, total = factors * losses, factors @ losses
+    return total, {
+        "without weights the result is 0; if weights is None, all weights are 1": total * (weights is not None),
+        "without weights this is the mean; take the sum": total / (len(images) if weights is None else 1),
         "the weights are not used; multiply the loss of each scale by its weight": losses.sum(),
         "this is the mean of the weighted losses; take their sum": weighted.mean(),
-        "this divides by the sum of the weights; take the plain sum": weighted.sum() / sum(known),
-        "this is one loss per scale; take their sum": weighted,
         "only the first scale counts here; is the return inside the loop?": weighted[0],
         "only the last scale counts here; add each loss to the sum": weighted[-1],
-        "the temperature is not passed on, so 0.07 is used": (torch.tensor(known) * default).sum(),
-        "this is image to text only; contrastive_loss has both directions": torch.tensor(known) @ torch.stack(one_way),
-        "the weights are in the wrong order; weights[k] belongs to scale k": torch.tensor(known[::-1]) @ losses,
+        "the temperature is not passed on, so 0.07 is used": factors @ default,
+        "this is one_way_contrastive_loss, image to text only; use contrastive_loss": factors @ one_way,
     }
 
 
@@ -100,8 +81,7 @@ check_wrong_axis = Choice(
     right="b",
     sentences={
         "a": "another temperature changes the value, but shuffling the images would still not change it",
-        "b": "mean(dim=0) runs over the 16 images. The shapes fit only because there are 16 images and 16 regions; "
-        "the fix is mean(dim=1).",
+        "b": "mean(dim=0) runs over the images; it fits only because images and regions are both 16. Use mean(dim=1).",
         "c": "with normalised regions the mean would still run over the wrong axis",
         "d": "only texts have padding; look at what happens to the images",
     },
@@ -113,8 +93,7 @@ check_read_report = Choice(
     sentences={
         "a": "A has a large gradient, but it reaches 100 % alone, so it does see the pairs",
         "b": "B reaches 100 % alone, so it does see the pairs, and its gradient is no larger than the main loss's",
-        "c": "C reaches chance alone, so it does not see the pairs, and its gradient is 18 times the main loss's. "
-        "At weight 1 it would take over.",
+        "c": "C stays at chance alone, but its gradient is 18 times the main loss's. At weight 1 it would take over.",
         "d": "D does not see the pairs, but its gradient is a twentieth of the main loss's; it cannot take over",
     },
 )

@@ -15,47 +15,40 @@ from helpers.text import WordTokenizer
 from helpers.widgets.figures import live_figure, to_pixels
 
 
-def plot(axis: Axes, image: Tensor, scores: Tensor | None = None) -> None:
-    """Plot an image; with scores ``[grid, grid]``, in grey, coloured by them, with a frame at the best region."""
-    axis.clear()
-    axis.set(xticks=[], yticks=[])
-    if scores is None:
-        axis.imshow(to_pixels(image))
-        return
-    side, width = image.shape[1], image.shape[1] / len(scores)
-    extent = (0, side, side, 0)
+def plot_answer(axis: Axes, model: DualEncoder, tokenizer: WordTokenizer, image: Tensor, text: str) -> None:
+    """Plot an image in grey, coloured by what each region adds for a text, with a frame at the best region."""
+    scores = region_contributions(model, tokenizer, image[None], text)[0]  # [grid, grid]
+    extent = (0, len(scores), len(scores), 0)  # one region is 1 x 1
     axis.imshow(to_pixels(image).mean(2), cmap="gray", vmin=0, vmax=1, extent=extent)
     axis.imshow(scores, cmap="RdBu", vmin=-0.15, vmax=0.15, alpha=0.6, extent=extent)
     row, column = divmod(int(scores.argmax()), len(scores))
-    axis.add_patch(plt.Rectangle((width * column, width * row), width, width, fill=False, linewidth=3))
+    axis.add_patch(plt.Rectangle((column, row), 1, 1, fill=False, linewidth=3))
+    axis.set(xticks=[], yticks=[], title=f"{text}\nadds {scores.max():.2f}")
 
 
-def answers_figure(image: Tensor, answers: dict[str, dict[str, Tensor]]) -> Figure:
-    """Plot one row per model: the image, then for each text the scores ``[grid, grid]`` of its regions."""
-    size = (8.6, 2.1 * len(answers))
-    figure, axes = plt.subplots(len(answers), 4, figsize=size, layout="constrained", facecolor="white")
-    for (first, *others), (model, of_texts) in zip(axes, answers.items(), strict=True):
-        plot(first, image)
-        first.set_ylabel(model)
-        for axis, (text, scores) in zip(others, of_texts.items(), strict=True):
-            plot(axis, image, scores)
-            axis.set_title(text, fontsize=11)
+def answers_figure(models: dict[str, DualEncoder], tokenizer: WordTokenizer, image: Tensor, texts: list[str]) -> Figure:
+    """Plot one row per model (two): the image ``[3, height, width]``, then how its regions answer the three texts."""
+    figure, axes = plt.subplots(2, 4, figsize=(8.6, 4.6), layout="constrained", facecolor="white")
+    for row, (name, model) in zip(axes, models.items(), strict=True):
+        row[0].imshow(to_pixels(image))
+        row[0].set(xticks=[], yticks=[], ylabel=name)
+        for axis, text in zip(row[1:], texts, strict=True):
+            plot_answer(axis, model, tokenizer, image, text)
     figure.colorbar(axes[0, 1].images[1], ax=axes, label="added to the cosine", shrink=0.8)
     return figure
 
 
 def live_answers(model: DualEncoder, tokenizer: WordTokenizer, dataset: ImageTextDataset) -> ipywidgets.VBox:
-    """Show an image and the answers of its regions, with controls for the image and the text."""
-    figure = Figure(figsize=(5.2, 3.1), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    """Show an image and the answer of its regions, with controls for the image and the text."""
+    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
 
     def update(image: int, colour: str, shape: str) -> None:
         picture = dataset[image]["image"]
-        text = describe(Thing(shape, colour, "large", "middle"), "colour")  # "an orange star"
-        scores = region_contributions(model, tokenizer, picture[None], text)[0]  # [grid, grid]
-        plot(left, picture)
-        plot(right, picture, scores)
-        figure.suptitle(f"{text}: the best region adds {scores.max():.2f}", fontsize=11)
+        figure.clear()
+        left, right = figure.subplots(1, 2)
+        left.imshow(to_pixels(picture))
+        left.set(xticks=[], yticks=[], title="the image")
+        plot_answer(right, model, tokenizer, picture, describe(Thing(shape, colour, "large", "middle"), "colour"))
 
     number = ipywidgets.IntSlider(value=0, min=0, max=19, description="Image")
     colours = ipywidgets.Dropdown(value="black", options=list(COLOURS), description="Colour")

@@ -264,6 +264,12 @@ WRONG = [
         lambda x, y, t, w: w[0] * contrastive_loss(x[0], y[0], t),
         "stopped with TypeError",
     ),
+    (checks.check_multi_scale_loss, lambda *given: multi_scale_by_library(*given).item(), "cannot train a model"),
+    (
+        checks.check_multi_scale_loss,
+        lambda x, y, t, w: multi_scale_by_library(x, y, t, w or [1 / len(x)] * len(x)),
+        "without weights this is the mean",
+    ),
     (checks.check_training_step, step_without_backward, "the parameters never change"),
     (checks.check_training_step, lambda *given: print(step_in_another_order(*given)), "is a return missing?"),
     (checks.check_recall_at_k, share_of_rows, "recall is asked for in percent"),
