@@ -190,11 +190,7 @@ def add_pair_commands(command: Callable[..., CommandLine]) -> None:
     added.add_argument("--language", **language)
     added.add_argument("--out", type=Path, required=True, help="the folder to write")
 
-    def run_coco(options: argparse.Namespace) -> None:
-        with locked(options.out):
-            download_coco(options.out, options.split)
-
-    added = command("coco", "download COCO 2017", run_coco)
+    added = command("coco", "download COCO 2017", lambda options: download_coco(options.out, options.split))
     added.add_argument("--out", type=Path, required=True, help="the folder to write")
     added.add_argument("--split", choices=("train", "val"), default="val", help="val: 1 GB (default); train: 19 GB")
 

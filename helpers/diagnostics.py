@@ -17,7 +17,6 @@ def gradient_shares(similarities: Tensor, temperature: float | Tensor) -> Tensor
     without any negative. For text to image, pass ``similarities.T``.
     Source: Wang and Liu, 2021, "Understanding the Behaviour of Contrastive Loss", the relative penalty of section 3.
     """
-    check_similarities(similarities)
     check_temperature(temperature)
     # Without any negative the softmax is 0 / 0.
     return torch.softmax(without_diagonal(at_least_float32(similarities) / temperature), dim=1).nan_to_num(0.0)
@@ -28,7 +27,6 @@ def effective_negatives(similarities: Tensor, temperature: float | Tensor) -> Te
 
     It is 1 if one text has all the probability and ``batch`` if all texts have the same; the match counts too.
     """
-    check_similarities(similarities)
     check_temperature(temperature)
     probabilities = torch.softmax(at_least_float32(similarities) / temperature, dim=1)  # [image, text]
     return torch.special.entr(probabilities).sum(1).exp()
@@ -104,9 +102,3 @@ def mean_distance(a: Tensor, b: Tensor) -> Tensor:
     """Average the distance between every row of ``a`` and every row of ``b``, ``[rows, dim]`` each."""
     # Matrix products would be faster, but lose digits: the distance of two equal rows would not be 0.
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").mean()
-
-
-def check_similarities(similarities: Tensor) -> None:
-    """Raise ``ValueError`` unless the similarities are a square matrix."""
-    if similarities.ndim != 2 or similarities.shape[0] != similarities.shape[1]:
-        raise ValueError(f"similarities must be a square matrix [batch, batch], got {list(similarities.shape)}")

@@ -30,11 +30,7 @@ class WriteError(InputError):
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file next to ``path`` that replaces ``path`` when the block ends without an error.
-
-    Raises:
-        InputError: if the file cannot be written, for example on a full disk; what was there before is unchanged.
-    """
+    """Open a temporary file that replaces ``path`` when the block ends; after an error ``path`` is unchanged."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,11 +49,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Create a temporary folder next to ``path`` that becomes ``path`` when the block ends without an error.
-
-    Raises:
-        InputError: if ``path`` exists already or is being written, or if the folder cannot be written.
-    """
+    """Create a temporary folder that becomes ``path``, which must not exist, when the block ends without an error."""
     partial = path.with_name(f".{path.name}.partial")
     with locked(path):
         if path.exists():

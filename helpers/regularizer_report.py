@@ -24,42 +24,32 @@ def regularizer_report(
     """Measure on one batch, without training, which regularizers can do something.
 
     Returns one row for the main loss, as the baseline, and one for each name: its ``value``; the ``ranks`` of its
-    matrices ``[image, text]``, or None; ``gradient``, ``image_gradient`` and ``text_gradient``, the norm of its
-    gradient over that of the main loss, for all parameters and each encoder; and the result of :func:`reach_alone`.
+    matrices ``[image, text]``, or None; the norm of its ``gradient``, divided by the norm of the main loss's, over the
+    parameters that both have; and ``alone_recall``, from :func:`recall_alone`.
     """
     rows = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         views = model.views(images, token_ids, padding)
-        main_gradients = gradients(model, MAIN_LOSS(views, TEMPERATURE))
+        main = MAIN_LOSS(views, TEMPERATURE)
+        parameters = list(model.parameters())
+        main_gradients = torch.autograd.grad(main, parameters, retain_graph=True, allow_unused=True)
+        parameters = [p for p, gradient in zip(parameters, main_gradients, strict=True) if gradient is not None]
         for name, term in ({MAIN: MAIN_LOSS} | {name: REGULARIZERS[name] for name in names}).items():
             torch.manual_seed(0)  # the same dropout and crops for each term
             value = term(views, TEMPERATURE)
             matrices = term.similarities(views) if term.similarities else []
-            ranks = [int(torch.linalg.matrix_rank(matrix.detach())) for matrix in matrices]
-            row = {"name": name, "value": value.item(), "ranks": ranks or None}
-            row |= relative_norms(gradients(model, value), main_gradients)
-            rows.append(row | reach_alone(term, views, steps))
+            row = {"name": name, "value": value.item()}
+            row["ranks"] = [int(torch.linalg.matrix_rank(matrix.detach())) for matrix in matrices] or None
+            row["gradient"] = gradient_norm(value, parameters) / gradient_norm(main, parameters)
+            rows.append(row | {"alone_recall": recall_alone(term, views, steps)})
     return rows
 
 
-def gradients(model: DualEncoder, value: Tensor) -> dict[str, Tensor]:
-    """Return the gradient of each parameter that the value depends on, by name."""
-    parameters = dict(model.named_parameters())
-    all_gradients = torch.autograd.grad(value, list(parameters.values()), retain_graph=True, allow_unused=True)
-    return {name: g for name, g in zip(parameters, all_gradients, strict=True) if g is not None}
-
-
-def relative_norms(of_term: dict[str, Tensor], of_main: dict[str, Tensor]) -> dict[str, Any]:
-    """Return the norm of a term's gradient over the norm of the main loss's, if it has one: of all, per encoder."""
-
-    def ratio(prefix: str) -> float:
-        names = [name for name in of_main if name.startswith(prefix)]
-        own, main = [of_term[name] for name in names if name in of_term], [of_main[name] for name in names]
-        return float(get_total_norm(own) / get_total_norm(main))
-
-    prefixes = {"gradient": "", "image_gradient": "image_encoder.", "text_gradient": "text_encoder."}
-    return {name: ratio(prefix) for name, prefix in prefixes.items()}
+def gradient_norm(value: Tensor, parameters: Sequence[Tensor]) -> float:
+    """Return the norm of the gradient of a value by the parameters that it depends on."""
+    gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+    return float(get_total_norm([gradient for gradient in gradients if gradient is not None]))
 
 
 class FreeViews:
@@ -82,10 +72,10 @@ class FreeViews:
         return self.leaves[-1]
 
 
-def reach_alone(term: Regularizer, views: BatchViews, steps: int) -> dict[str, float]:
-    """Return what the term reaches by itself when Adam changes the features freely, as if they were parameters.
+def recall_alone(term: Regularizer, views: BatchViews, steps: int) -> float:
+    """Return the R@1 in percent, the mean over both directions, that the term reaches by itself.
 
-    ``alone`` is its value, and ``alone_recall`` the recall at 1 in percent, the mean over both directions.
+    Adam changes the features freely, as if they were parameters.
     """
     free: Any = FreeViews(views)
     value = term(free, TEMPERATURE)
@@ -99,4 +89,4 @@ def reach_alone(term: Regularizer, views: BatchViews, steps: int) -> dict[str, f
         matrices = (term.similarities or cosines)(free)
     own = torch.arange(len(matrices[0]))
     recalls = [retrieval_metrics(matrix, own)[direction]["R@1"] for matrix in matrices for direction in DIRECTIONS]
-    return {"alone": value.item(), "alone_recall": statistics.mean(recalls)}
+    return statistics.mean(recalls)

@@ -1,10 +1,4 @@
-"""Pairs in the COCO Captions layout, read and written.
-
-::
-
-    data/<name>/images/*.png|jpg
-    data/<name>/annotations/captions_{train,val,test}.json
-        {"images": [{"id", "file_name", "width", "height"}], "annotations": [{"id", "image_id", "caption"}]}
+"""Pairs in the COCO Captions layout, which ``data/README.md`` shows, read and written; and Karpathy's split files.
 
 COCO's own folders are read as they unpack. :mod:`helpers.sources.folders` lists all layouts and reads the others.
 """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from helpers.files import InputError, atomic_folder
+from helpers.files import InputError, atomic_folder, locked
 
 URL = "http://images.cocodataset.org"
 ARCHIVES = {  # the address, the size in bytes and the MD5 of each archive
@@ -25,13 +25,14 @@ ARCHIVES = {  # the address, the size in bytes and the MD5 of each archive
 
 def download_coco(out: Path, split: str) -> None:
     """Download the photographs of "val" or "train" and the captions into ``out``; folders that are there are kept."""
-    for name in ("annotations", f"{split}2017"):
-        if not (out / name).is_dir():
-            url, size, md5 = ARCHIVES[name]
-            archive = out / url.rpartition("/")[2]
-            download(url, archive, size, md5)
-            unpack(archive, out / name)
-            archive.unlink()
+    with locked(out):
+        for name in ("annotations", f"{split}2017"):
+            if not (out / name).is_dir():
+                url, size, md5 = ARCHIVES[name]
+                archive = out / url.rpartition("/")[2]
+                download(url, archive, size, md5)
+                unpack(archive, out / name)
+                archive.unlink()
 
 
 def download(url: str, path: Path, size: int, md5: str) -> None:

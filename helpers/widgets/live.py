@@ -54,8 +54,6 @@ class LiveTraining(anywidget.AnyWidget):
         levels: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         check_temperature(temperature)
-        if steps < 1:
-            raise ValueError(f"steps must be 1 or more, not {steps}")
         self._step, self._steps_per_run = step, steps
         self._limits, self._levels = limits or {}, levels or {}
         self._curves: dict[str, list[float]] = {"temperature": []}
@@ -148,8 +146,6 @@ class LiveTraining(anywidget.AnyWidget):
 
     def _describe(self, panels: Mapping[str, Sequence[str]]) -> list[dict]:
         """The panels as the page reads them."""
-        if unknown := {*self._limits, *self._levels} - {*panels}:
-            raise ValueError(f"limits and levels are given by the title of a panel, not by {unknown}")
         limits, levels = self._limits, self._levels
         return [
             {"title": title, "curves": [*names], "limits": [*limits.get(title, ())], "levels": levels.get(title, {})}

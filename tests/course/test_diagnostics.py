@@ -209,7 +209,6 @@ def test_at_a_high_temperature_the_loss_separates_into_alignment_and_mean_cosine
     [
         *((measure, (torch.ones(3, 4), torch.ones(3, 5)), "same dim: got 4 and 5") for measure in PAIRED),
         (alignment, (torch.ones(3, 4), torch.ones(12, 4)), "3 images and 12 texts"),
-        (gradient_shares, (torch.ones(3, 4), 0.1), "must be a square matrix"),
         (effective_negatives, (torch.ones(3, 3), 0.0), "finite number above 0"),
     ],
 )
