@@ -7,8 +7,7 @@ from matplotlib.figure import Figure
 
 from helpers.experiments import difference
 
-COST_COLOURS = {"plain": "C3", "checkpointed": "C1", "blockwise": "C0", "blockwise, two ranks": "C2"}
-MEMORY_LEVELS = {"a laptop, 16 GB": 16e3, "one GPU, 80 GB": 80e3}  # megabytes
+COST_STYLES = {"plain": "C3o", "checkpointed": "C1s", "blockwise": "C0D", "blockwise, two ranks": "C2^"}
 
 
 def batch_figure(recalls: Mapping[str, Sequence[float]], chance: float) -> Figure:
@@ -33,21 +32,16 @@ def cost_figure(rows: Sequence[Mapping]) -> Figure:
     """Plot memory, and time relative to the plain loss, against the batch, for each way to compute the loss."""
     figure, (memory, time) = plt.subplots(1, 2, figsize=(9.6, 3.6), dpi=90, facecolor="white", layout="constrained")
     plain = {row["pairs"]: row["milliseconds"] for row in rows if row["way"] == "plain"}
-    for way, colour in COST_COLOURS.items():
+    for way, style in COST_STYLES.items():
         own = [row for row in rows if row["way"] == way]
         pairs = [row["pairs"] for row in own]
-        style = {"color": colour, "marker": "." if way == "plain" else "s^D"[len(way) % 3], "label": way}
-        memory.plot(pairs, [row["megabytes"] for row in own], **style)
-        time.plot(pairs, [row["milliseconds"] / plain[row["pairs"]] for row in own], **style)
-    for name, level in MEMORY_LEVELS.items():
-        memory.axhline(level, linestyle=":", color="0.35")
-        memory.annotate(name, (pairs[0], level), va="bottom", fontsize=8)
-    memory.set(yscale="log", ylabel="memory of loss and gradients, MB", ylim=(None, 3e5))
+        memory.plot(pairs, [row["megabytes"] for row in own], style + "-", label=way)
+        time.plot(pairs, [row["milliseconds"] / plain[row["pairs"]] for row in own], style + "-", label=way)
+    memory.set(yscale="log", ylabel="memory of loss and gradients, MB")
     time.set(ylabel="time relative to plain", ylim=(0, None))
     for axis in (memory, time):
         axis.set(xscale="log", xlabel="pairs in the batch")
         axis.set_xticks(pairs, [f"{count:,}" for count in pairs], fontsize=8)
         axis.minorticks_off()
-        axis.spines[["top", "right"]].set_visible(False)
     time.legend(frameon=False, fontsize=8)
     return figure
