@@ -83,10 +83,10 @@ check_divided_loss = Choice(
     name="divided_loss",
     right="b",
     sentences={
-        "a": "this is what the table shows: the temperature is right, but the encoders' gradient is 4 times too small",
+        "a": "then the temperature's gradient is right, but the encoders' is 4 times too small",
         "b": "The loss stays as it is, so the encoders' gradient is right, and the temperature's gradient, which was "
         "added 4 times, is divided by 4.",
-        "c": "then both are 4 times larger: the encoders' step is right, and the temperature's is 4 times too large",
+        "c": "the factors cancel: the encoders' gradient is right, and the temperature's is 4 times too large again",
         "d": "the temperature is a value in the loss; dividing it changes the loss itself, and every gradient",
     },
 )
