@@ -38,4 +38,10 @@ from helpers.checks.lesson05 import (
     check_which_checkpoint,
 )
 from helpers.checks.lesson06 import check_in_batch_accuracy, check_paired_interval, check_sign_flip_p_value
-from helpers.checks.lesson08 import check_bytes_received, check_merge_ranks, check_online_logsumexp
+from helpers.checks.lesson08 import (
+    check_break_even_ranks,
+    check_divided_loss,
+    check_held_memory,
+    check_merge_ranks,
+    check_sigmoid_loss_in_blocks,
+)

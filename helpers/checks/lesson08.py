@@ -1,33 +1,11 @@
-"""The checks of lesson 08: log-sum-exp in parts, and the bytes that a rank receives."""
+"""The checks of lesson 08: columns in parts, a sigmoid loss in blocks, and three questions."""
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from helpers.checks.core import CASES, Values, exercise
-
-
-def blocks_of_logits(generator: Generator, case: int) -> tuple[list[Tensor]]:
-    widths = torch.randint(1, 6, (3,), generator=generator).tolist()
-    scale = 2 if case < CASES // 2 else 400  # the last ones are too large for exp
-    return ([scale * torch.randn(5, width, generator=generator) for width in widths],)
-
-
-@exercise("online_logsumexp", blocks_of_logits)
-def check_online_logsumexp(blocks: list[Tensor]) -> Values:
-    logits = torch.cat(blocks, 1)  # [rows, columns]
-    by_block = torch.stack([block.logsumexp(1) for block in blocks])  # [blocks, rows]
-    largest = torch.stack([block.amax(1) for block in blocks]).cummax(0).values  # [blocks, rows], so far
-    unscaled = sum((block - top[:, None]).exp().sum(1) for block, top in zip(blocks, largest, strict=True))
-    unscaled_end = largest[-1] + unscaled.log()
-    below = (logits - logits.amax(1, keepdim=True)).exp().sum(1)  # [rows]
-    return logits.logsumexp(1), {
-        "exp of a logit overflows float32; subtract the largest logit first": logits.exp().sum(1).log(),
-        "when a larger logit comes, the sum so far must shrink by exp(old largest - new largest)": unscaled_end,
-        "the largest logit was subtracted but not added again at the end": below.log(),
-        "this is the sum of the exponentials; take its logarithm, and add the largest": below,
-        "this adds the log-sum-exps of the blocks; add their exponentials instead": by_block.sum(0),
-        "this is the log-sum-exp of the last block only": by_block[-1],
-    }
+from helpers.checks.core import Choice, Setting, Values, exercise
+from helpers.losses import sigmoid_loss
 
 
 def sums_of_ranks(generator: Generator, case: int) -> tuple[Tensor, Tensor]:
@@ -52,20 +30,72 @@ def check_merge_ranks(largest: Tensor, totals: Tensor) -> Values:
     }
 
 
-def cluster(generator: Generator, case: int) -> tuple[int, int, int]:
-    per_rank, dim = torch.randint(16, 1024, (2,), generator=generator).tolist()
-    ranks = 3 + case % 6
-    return ranks * per_rank, dim, ranks
+def pairs_and_block(generator: Generator, case: int) -> tuple[Tensor, Tensor, float, float, int]:
+    """Sample normalised features of 7 or 11 pairs, whose last block is not complete."""
+    images = torch.randn(7 + 4 * (case % 2), 5, generator=generator)
+    texts = images + torch.randn(images.shape, generator=generator)
+    temperature, bias = (0.1 + torch.rand(2, generator=generator)).tolist()
+    return F.normalize(images, dim=1), F.normalize(texts, dim=1), temperature, -5 * bias, 3
 
 
-@exercise("bytes_received", cluster)
-def check_bytes_received(batch: int, dim: int, ranks: int) -> Values:
-    others = batch - batch // ranks
-    right = 2 * 2 * 4.0 * others * dim
-    return right, {
-        "a rank already has its own features; count only the features of the others": 16.0 * batch * dim,
-        "these are the rank's own features; count the features of the others": 16.0 * batch // ranks * dim,
-        "this is half the bytes: two sides are gathered, and the backward pass doubles the traffic": right / 2,
-        "this is a quarter of the bytes: a float32 has four, and two sides travel forward and back": right / 4,
-        "this is what all ranks together receive; one rank is asked for": right * ranks,
+@exercise("sigmoid_loss_in_blocks", pairs_and_block, trains=True)
+def check_sigmoid_loss_in_blocks(images: Tensor, texts: Tensor, temperature: float, bias: float, block: int) -> Values:
+    size, start = len(images), len(images) - len(images) % block
+    cosines = images @ texts.T  # [image, text]
+    logits, signs = cosines / temperature + bias, 2 * torch.eye(size) - 1
+    losses = -F.logsigmoid(signs * logits)  # [image, text]
+    restarted = torch.cat([signs[:block]] * size)[:size]  # the matches of each block begin at column 0 again
+    restarted_loss = -F.logsigmoid(restarted * logits).sum() / size
+    by_block = torch.stack([part.mean() for part in losses.split(block)])
+    own_only = torch.stack([losses[i : i + block, i : i + block].sum() for i in range(0, size, block)]).sum() / size
+    return sigmoid_loss(images, texts, bias, temperature), {
+        "in each block the matches begin at column 0; row i of a block that starts at s matches text s + i": (
+            restarted_loss
+        ),
+        "the signs are swapped: 1 for matches, -1 for all others": -F.logsigmoid(-signs * logits).sum() / size,
+        "this is the mean over all combinations; divide the sum by the number of pairs": losses.mean(),
+        "this adds the means of the blocks; add their sums, then divide by the number of pairs": by_block.sum(),
+        "this is the mean of the blocks' means; add sums, then divide by the number of pairs": by_block.mean(),
+        "this is the sum; divide it by the number of pairs": losses.sum(),
+        "each block sees its own texts only; compare its images with all texts": own_only,
+        "the bias is missing": -F.logsigmoid(signs * cosines / temperature).sum() / size,
+        "the temperature multiplies here; divide by it": (
+            -F.logsigmoid(signs * (cosines * temperature + bias)).sum() / size
+        ),
+        "this is the block that was computed last; add up all blocks": losses.split(block)[-1].sum() / size,
+        "the last block is not complete, and is left out here": losses[:start].sum() / size,
     }
+
+
+check_held_memory = Choice(
+    name="held_memory",
+    right="c",
+    sentences={
+        "a": "logsumexp returns one number per row, and its working memory is freed at once",
+        "b": "torch.cat copies 2,048 numbers twice, which is 0.02 MB",
+        "c": "diagonal returns a view. A view shares the memory of its block, so as long as the list holds the view, "
+        "the block cannot be freed. The fix is logits.diagonal(start).clone().",
+        "d": "smaller blocks would be kept just as long, and together they would take the same memory",
+    },
+)
+
+check_divided_loss = Choice(
+    name="divided_loss",
+    right="b",
+    sentences={
+        "a": "then the temperature's gradient is right, but the encoders' is 4 times too small",
+        "b": "The loss stays as it is, so the encoders' gradient is right, and the temperature's gradient, which was "
+        "added 4 times, is divided by 4.",
+        "c": "the factors cancel: the encoders' gradient is right, and the temperature's is 4 times too large again",
+        "d": "the temperature is a value in the loss; dividing it changes the loss itself, and every gradient",
+    },
+)
+
+check_break_even_ranks = Setting(
+    name="break_even_ranks",
+    low=256,
+    high=257,
+    too_low="there, exchanging texts and column parts still receives fewer bytes; compare 8 D + 16 W with 16 D",
+    too_high="there, exchanging texts and column parts already receives more bytes; compare 8 D + 16 W with 16 D",
+    right="both receive the same when 8 D + 16 W = 16 D: at W = D / 2 = 256 ranks. With more, our way receives more.",
+)

@@ -33,10 +33,7 @@ class NormalizeRows(torch.autograd.Function):
 
 
 def logit_blocks(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yield the rows of each block, its logits ``LOG2_E * a[rows] @ b.T``, and a second buffer of their shape.
-
-    Both are views of two buffers that every block uses again, since allocating them takes time.
-    """
+    """Yield the rows of each block, its logits ``LOG2_E * a[rows] @ b.T``, and a buffer; both are used again."""
     logits, buffer = (a.new_empty(min(BLOCK_ROWS, len(a)), len(b)) for _ in range(2))  # [block, columns] each
     for start in range(0, len(a), BLOCK_ROWS):
         rows = slice(start, min(start + BLOCK_ROWS, len(a)))
@@ -47,10 +44,7 @@ def logit_blocks(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]
 def exponentials(
     logits: Tensor, row_max: Tensor, column_max: Tensor, buffer: Tensor, safe: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return ``exp2(logits - row_max)`` and ``exp2(logits - column_max)``, overwriting the logits and the buffer.
-
-    Where the logits are safe no maximum is subtracted, and both are the same tensor.
-    """
+    """``exp2(logits - row_max)`` and ``exp2(logits - column_max)`` in place; of safe logits, their ``exp2`` twice."""
     if safe:
         return logits.exp2_(), logits
     return torch.sub(logits, row_max[:, None], out=buffer).exp2_(), logits.sub_(column_max).exp2_()
@@ -63,11 +57,10 @@ class BlockwiseLogSumExp(torch.autograd.Function):
     of the ``[columns]``, and the matched logits ``[rows]``, where row i matches column ``first + i``. All three are
     float64, because a small loss is the difference of large logits.
 
-    A row is complete within its block. A column is not: it keeps its largest logit so far and the sum of the
-    exponentials below it, which shrinks when a larger logit arrives. Where no logit can exceed ``SAFE_EXPONENT`` (for
-    features of length 1, at temperatures above 0.024) no maximum is needed, and one exponential serves both directions.
-    The backward pass computes each block again. The gradient of a logit is its softmax within its row and within its
-    column, each times the gradient of that log-sum-exp.
+    A row is complete within its block. A column keeps its largest logit so far and a sum of exponentials, which shrinks
+    when a larger logit arrives. Where no logit can exceed ``SAFE_EXPONENT`` (at temperatures above 0.024) no maximum is
+    needed, and one exponential serves both directions. The backward pass computes each block again: the gradient of a
+    logit is its softmax within its row and within its column, each times the gradient of that log-sum-exp.
     Source: Milakov and Gimelshein, 2018, "Online normalizer calculation for softmax", algorithm 3; recomputation as in
     Cheng et al., 2024, "Breaking the Memory Barrier" (Inf-CL).
     """
@@ -126,7 +119,7 @@ def blockwise_contrastive_loss(image_features: Tensor, text_features: Tensor, te
     """Compute :func:`helpers.losses.contrastive_loss`, value and gradients, without its matrix of similarities.
 
     Memory grows with ``batch * dim`` instead of ``batch ** 2``. It takes four matrix products instead of three, and
-    cannot be differentiated twice. Arguments and errors are as for :func:`helpers.losses.contrastive_loss`.
+    cannot be differentiated twice.
     """
     check_features(image_features, text_features)
     check_temperature(temperature)

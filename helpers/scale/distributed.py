@@ -94,8 +94,6 @@ def local_contrastive_loss(image_features: Tensor, text_features: Tensor, temper
     Averaged over the ranks, the values are the loss of the whole batch, and the gradients are its gradients. Each rank
     computes the rows of its own images against all texts, block by block. It then holds part of each column; the ranks
     exchange the log-sum-exps of their parts, one number per column. No image features are exchanged.
-
-    Arguments and errors are as for :func:`helpers.losses.contrastive_loss`, for features ``[batch / ranks, dim]``.
     """
     check_features(image_features, text_features)
     check_temperature(temperature)

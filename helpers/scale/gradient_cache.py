@@ -1,16 +1,13 @@
 """Gradient caching: the loss of a large batch, in the memory of a small one."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-Part = TypeVar("Part")
-
 
 def gradient_cached_step(
-    encode: Callable[[Part], tuple[Tensor, Tensor]], parts: Sequence[Part], loss: Callable[[Tensor, Tensor], Tensor]
+    encode: Callable[..., tuple[Tensor, Tensor]], parts: Sequence, loss: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
     """Add the gradients of a whole batch to ``.grad``, holding the encoders' activations of one part at a time.
 

@@ -21,10 +21,7 @@ def write_shards(
 
     Image 12 becomes the sample ``00000012.png`` and ``00000012.json``, the list of its captions.
     """
-    with (
-        atomic_folder(out) as folder,
-        wds.ShardWriter(str(folder / "%06d.tar"), maxcount=images_per_shard, verbose=0) as writer,
-    ):
+    with atomic_folder(out) as folder, wds.ShardWriter(f"{folder}/%06d.tar", images_per_shard, verbose=0) as writer:
         for index, (path, texts) in enumerate(zip(image_paths, captions, strict=True)):
             writer.write({"__key__": f"{index:08d}", "png": read_square(path, image_size), "json": list(texts)})
     return sorted(out.glob("*.tar"))
@@ -48,14 +45,12 @@ def shard_loader(
 ) -> DataLoader:
     """Load this rank's batches of one epoch, in an order that the seed, the epoch, ranks and workers determine.
 
-    The shards are shuffled, then divided among the ranks and their workers; each worker shuffles its pairs in a buffer
-    of 1,000 and makes its own batches. A run resumes at the start of an epoch. Give all shards the same number of
-    images, or the ranks will have different numbers of batches and wait for one another.
+    Ranks and their workers share the shuffled shards; each worker shuffles its pairs in a buffer of 1,000. Give all
+    shards the same number of images, or a rank with fewer batches will leave the others waiting.
     """
-    readers = world().size * max(1, workers)
+    readers, order = world().size * max(1, workers), f"{seed}/{epoch}"
     if not shards or len(shards) % readers:
         raise InputError(f"the number of shards ({len(shards)}) must be a multiple of ranks times workers ({readers})")
-    order = f"{seed}/{epoch}"
     pipeline = wds.DataPipeline(
         wds.SimpleShardList([str(shard) for shard in shards], seed=order),
         wds.split_by_node,
