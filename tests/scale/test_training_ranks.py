@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from harness import log_of, same_weights
 
-pytestmark = pytest.mark.long  # lesson 08 trains on two ranks in every test run
-
 RECIPE = ["--epochs", "3", "--image-size", "32", "--batch-size", "24"]  # 4 steps per epoch of the hundred scenes
 DROPOUT = ("--regularizer", "text_dropout:0.1")
 
@@ -28,7 +26,7 @@ def run(scenes: Path, out: Path, ranks: int, *more: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_several_ranks_train_the_run_of_one_process(hundred_scenes: Path, tmp_path: Path, ranks: int) -> None:
     """Compared by losses: Muon takes a full step in every direction, even in one that is only rounding error."""
     run(hundred_scenes, tmp_path / "alone", 1)
@@ -42,6 +40,7 @@ def test_several_ranks_train_the_run_of_one_process(hundred_scenes: Path, tmp_pa
             assert ours["temperature"] == pytest.approx(theirs["temperature"], rel=1e-3)
 
 
+@pytest.mark.long
 def test_two_ranks_that_are_stopped_resume_to_the_same_bits(hundred_scenes: Path, tmp_path: Path) -> None:
     run(hundred_scenes, tmp_path / "complete", 2, *DROPOUT)
     process = subprocess.Popen(command(hundred_scenes, tmp_path / "run", 2, *DROPOUT))
@@ -56,6 +55,7 @@ def test_two_ranks_that_are_stopped_resume_to_the_same_bits(hundred_scenes: Path
     assert same_weights(tmp_path / "run", tmp_path / "complete")
 
 
+@pytest.mark.long
 def test_ranks_that_cannot_share_a_batch_are_refused_and_nothing_is_written(
     hundred_scenes: Path, tmp_path: Path
 ) -> None:
