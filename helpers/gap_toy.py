@@ -19,10 +19,8 @@ def nine_pairs(swapped: bool, gap: float = 0.0) -> tuple[Tensor, Tensor]:
     data. The features are float64 of length 1.
     Source: Liang et al., 2022, "Mind the Gap", the points of ``mismatched_simulation.ipynb`` in its repository.
     """
-    angles, height = (
-        torch.tensor(DEGREES, dtype=torch.float64).deg2rad(),
-        torch.full((9,), gap / 2, dtype=torch.float64),
-    )
+    angles = torch.tensor(DEGREES, dtype=torch.float64).deg2rad()  # [9]
+    height = torch.full((9,), gap / 2, dtype=torch.float64)
     radius = math.sqrt(1 - gap**2 / 4)
     images = torch.stack([radius * angles.cos(), radius * angles.sin(), height], dim=1)  # [9, 3]
     texts = images * torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64)

@@ -35,13 +35,14 @@ def regularizer_report(
         parameters = list(model.parameters())
         main_gradients = torch.autograd.grad(main, parameters, retain_graph=True, allow_unused=True)
         parameters = [p for p, gradient in zip(parameters, main_gradients, strict=True) if gradient is not None]
+        main_norm = gradient_norm(main, parameters)
         for name, term in ({MAIN: MAIN_LOSS} | {name: REGULARIZERS[name] for name in names}).items():
             torch.manual_seed(0)  # the same dropout and crops for each term
             value = term(views, TEMPERATURE)
             matrices = term.similarities(views) if term.similarities else []
             row = {"name": name, "value": value.item()}
             row["ranks"] = [int(torch.linalg.matrix_rank(matrix.detach())) for matrix in matrices] or None
-            row["gradient"] = gradient_norm(value, parameters) / gradient_norm(main, parameters)
+            row["gradient"] = gradient_norm(value, parameters) / main_norm
             rows.append(row | {"alone_recall": recall_alone(term, views, steps)})
     return rows
 

@@ -152,8 +152,11 @@ class Run:
         return self.checkpoint["step"]
 
     def add(self, parts: dict[str, Tensor]) -> None:
-        """Add the losses of a step to the sums from which the next record's means are computed."""
-        for name, value in {**parts, "steps": torch.ones(())}.items():
+        """Add the losses of a step to the sums from which the next record's means are computed.
+
+        They are averaged over the ranks at once, so that the sums of rank 0, which it saves, are the sums of all.
+        """
+        for name, value in {**mean_over_ranks(parts), "steps": torch.ones(())}.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def progress(self, step: int, steps_per_epoch: int) -> float:
@@ -175,7 +178,7 @@ class Run:
                 f"{self.seconds():.0f} s went by before the first step; start again, now that images are decoded"
             )
         steps = self.sums.pop("steps", None)
-        means = mean_over_ranks({name: value / steps for name, value in self.sums.items()}) if self.sums else {}
+        means = {name: (value / steps).item() for name, value in self.sums.items()}
         record = {
             "epoch": round(step / steps_per_epoch, 2),
             "step": step,

@@ -114,13 +114,13 @@ def broadcast(value: Any) -> Any:
     return values[0]
 
 
-def mean_over_ranks(values: dict[str, Tensor]) -> dict[str, float]:
+def mean_over_ranks(values: dict[str, Tensor]) -> dict[str, Tensor]:
     """The mean of each value over the ranks (a collective call)."""
-    stacked = torch.stack([value.detach() for value in values.values()])
-    if dist.is_initialized():
-        dist.all_reduce(stacked)
-        stacked /= dist.get_world_size()
-    return dict(zip(values, stacked.tolist(), strict=True))
+    if not dist.is_initialized():
+        return values
+    stacked = torch.stack(list(values.values()))  # [values]
+    dist.all_reduce(stacked)
+    return dict(zip(values, stacked / dist.get_world_size(), strict=True))
 
 
 def rank_slice(rows: Sequence[int], rank: int, size: int) -> Sequence[int]:
