@@ -16,7 +16,7 @@ training            Recipe, BatchLoss, train: one loop                          
 evaluation          features, ranks, recall, intervals, minimal pairs           lessons 05 and 06
 report              all metrics of a checkpoint as a table, and search          lesson 05
 experiments         arms, paired seeds, an interval, a verdict                  lesson 06
-scale/              the loss in blocks, gradient cache, ranks, shards, costs    lesson 08
+scale/              the loss in blocks, gradient cache, ranks, costs            lesson 08
 
 Around the course; a learner need not open these:
 
