@@ -129,7 +129,7 @@ def run_scenes(options: argparse.Namespace) -> None:
 
 
 def run_emoji(options: argparse.Namespace) -> None:
-    write_emoji(options.out, options.seed)
+    write_emoji(options.out)
     print(ATTRIBUTION)
 
 
@@ -205,7 +205,6 @@ def add_pair_commands(command: Callable[..., CommandLine]) -> None:
 
     added = command("emoji", "render the emoji with their names in English and Chinese", run_emoji)
     added.add_argument("--out", type=Path, required=True, help="the folder to write")
-    added.add_argument("--seed", type=int, default=0, help="a different seed gives different splits (default 0)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
