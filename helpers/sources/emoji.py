@@ -108,8 +108,8 @@ def look_alikes(pictures: Sequence[Picture]) -> list[int]:
     return first
 
 
-def write_emoji(out: Path) -> None:
-    """Render the emoji into ``out`` in the COCO Captions layout, always with the same splits and bytes.
+def write_emoji(out: Path, seed: int = 0) -> None:
+    """Render the emoji into ``out`` in the COCO Captions layout; the same seed gives the same splits and bytes.
 
     An image's entry lists all ``emoji`` that look like it, and a caption's entry has its ``language``, "en" or "zh".
     Without Pillow's raqm library, flags and families are left out.
@@ -127,7 +127,7 @@ def write_emoji(out: Path) -> None:
         for emoji, first in zip(pictures, look_alikes(list(pictures.values())), strict=True):
             alike.setdefault(first, []).append(emoji)
         drawings = list(alike.values())
-        random.Random(0).shuffle(drawings)
+        random.Random(seed).shuffle(drawings)
         train, val = round(0.8 * len(drawings)), round(0.1 * len(drawings))
         splits = {"train": drawings[:train], "val": drawings[train : train + val], "test": drawings[train + val :]}
         by_split: dict[str, list[Record]] = {split: [] for split in splits}
