@@ -124,12 +124,12 @@ def run_experiment_command(options: argparse.Namespace) -> None:
 
 
 def run_scenes(options: argparse.Namespace) -> None:
-    difficulty = (HARD if options.hard else EASY)._replace(duplicates=options.duplicates, wrong=options.wrong)
-    write_scenes(options.out, {split: getattr(options, split) for split in SPLITS}, options.seed, difficulty)
+    sizes = {split: getattr(options, split) for split in SPLITS}
+    write_scenes(options.out, sizes, options.seed, HARD if options.hard else EASY)
 
 
 def run_emoji(options: argparse.Namespace) -> None:
-    write_emoji(options.out, options.seed)
+    write_emoji(options.out)
     print(ATTRIBUTION)
 
 
@@ -200,12 +200,9 @@ def add_pair_commands(command: Callable[..., CommandLine]) -> None:
     for split, count in SPLITS.items():
         added.add_argument(f"--{split}", type=int, default=count, metavar="N", help=f"scenes in {split} ({count})")
     added.add_argument("--hard", action="store_true", help="crowded scenes of small things, some unseen in training")
-    added.add_argument("--duplicates", type=float, default=0.0, metavar="SHARE", help="repeated training images")
-    added.add_argument("--wrong", type=float, default=0.0, metavar="SHARE", help="untrue training captions")
 
     added = command("emoji", "render the emoji with their names in English and Chinese", run_emoji)
     added.add_argument("--out", type=Path, required=True, help="the folder to write")
-    added.add_argument("--seed", type=int, default=0, help="a different seed gives different splits (default 0)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers.diagnostics import uniformity
-from helpers.encoders import BatchViews, pool_regions
+from helpers.encoders import BatchViews
 from helpers.files import InputError
 from helpers.losses import (
     Number,
@@ -63,17 +63,6 @@ def prefix_scales(views: BatchViews) -> tuple[list[Tensor], list[Tensor]]:
     return [image_features[:, :k] for k in PREFIXES], [text_features[:, :k] for k in PREFIXES]
 
 
-def crop_scales(views: BatchViews) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the whole image with a shortened caption, and a part of the image with the whole caption.
-
-    A caption often says less than the image shows, and an image may show less than the caption says. Both should still
-    count as matches. A crop may remove what the caption names; that is the price of the extra views.
-    Source: the peer-level alignment of PyramidCLIP, section 3, where a trained summariser shortens the captions.
-    """
-    image_features, text_features = views.image_features, views.text_features
-    return [image_features, views.local_features], [views.short_text_features, text_features]
-
-
 def token_wise_similarities(regions: Tensor, words: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
     """Return how well each text fits each image, part by part, as two matrices ``[image, text]``.
 
@@ -105,25 +94,6 @@ def token_wise_regularization(regions: Tensor, words: Tensor, padding: Tensor, t
     of_regions, of_words = token_wise_similarities(regions, words, padding)  # [image, text] each
     labels = torch.arange(len(regions), device=regions.device)
     return (F.cross_entropy(of_regions / temperature, labels) + F.cross_entropy(of_words.T / temperature, labels)) / 2
-
-
-def pyramid_regularization(
-    regions: Tensor, sentences: Tensor, phrases: Tensor, words: Tensor, padding: Tensor, temperature: Number = 0.07
-) -> Tensor:
-    """Return the mean of three contrastive losses: the coarser the grid of regions, the longer the text.
-
-    The mean of all regions is compared with the sentence, each quarter of the image with phrases, each region with
-    words. It is the slowest term: in groups of 16 pairs a step takes 1.6 times as long, with token-wise 1.4 times.
-    Regions ``[batch, regions, dim]`` form a square grid of 2 x 2, 4 x 4, 6 x 6, ... in reading order. Sentences
-    ``[batch, dim]``, phrases and words ``[batch, length, dim]``, padding bool ``[batch, length]``.
-    Source: the levels of PyramidCLIP, without its detected objects, its summaries and its softened targets.
-    """
-    terms = [
-        contrastive_loss(regions.mean(1), sentences, temperature),
-        token_wise_regularization(pool_regions(regions, 2), phrases, padding, temperature),
-        token_wise_regularization(regions, words, padding, temperature),
-    ]
-    return torch.stack(terms).mean()
 
 
 def pooled_to_one_regularization(image_features: Tensor, text_features: Tensor, temperature: Number = 0.07) -> Tensor:
@@ -208,21 +178,6 @@ def label_smoothing_regularization(image_features: Tensor, text_features: Tensor
     return symmetric_cross_entropy(cosine_similarities(image_features, text_features) / temperature, 1.0)
 
 
-def soft_target_regularization(image_features: Tensor, text_features: Tensor, temperature: Number = 0.07) -> Tensor:
-    """Return the cross entropy of features ``[batch, dim]`` against what the model finds similar, in both directions.
-
-    The targets are the softmax of the mean of image-image and text-text cosines over the temperature, without gradient:
-    similar pairs are not pushed apart. The minimum is the mean entropy of the targets.
-    Source: Gao et al., 2024, "SoftCLIP", its softened targets, here from the features themselves.
-    """
-    logits_per_image = cosine_similarities(image_features, text_features) / temperature  # [image, text]
-    with torch.no_grad():
-        alike = cosine_similarities(image_features, image_features) + cosine_similarities(text_features, text_features)
-        targets = torch.softmax(alike / 2 / temperature, dim=1)  # [pair, pair]
-    loss_images, loss_texts = (F.cross_entropy(logits, targets) for logits in (logits_per_image, logits_per_image.T))
-    return (loss_images + loss_texts) / 2
-
-
 @dataclass(frozen=True)
 class Regularizer:
     """A term of the loss, and the matrices ``[image, text]`` that it is made of, if it compares images with texts."""
@@ -262,20 +217,11 @@ def in_groups(term: Callable[..., Tensor], temperature: Number, *inputs: Tensor)
 # v are the views of a batch, t is the temperature.
 REGULARIZERS: dict[str, Regularizer] = {
     "multi_scale": of_scales(lambda v: (v.image_scales[:-1], v.text_scales[:-1])),  # the finest is the main loss
-    "pyramid": Regularizer(
-        lambda v, t: in_groups(pyramid_regularization, t, v.regions, v.text_features, v.phrases, v.words, v.padding),
-        lambda v: [
-            cosine_similarities(v.regions.mean(1), v.text_features),
-            *token_wise_similarities(pool_regions(v.regions, 2), v.phrases, v.padding),
-            *token_wise_similarities(v.regions, v.words, v.padding),
-        ],
-    ),
     "token_wise": Regularizer(
         lambda v, t: in_groups(token_wise_regularization, t, v.regions, v.phrases, v.padding),
         lambda v: token_wise_similarities(v.regions, v.phrases, v.padding),
     ),
     "nested_prefixes": of_scales(prefix_scales, weights=[1 / 4] * 4),
-    "crops": of_scales(crop_scales, weights=[1 / 2] * 2),
     "pooled_to_one": Regularizer(
         lambda v, t: pooled_to_one_regularization(*features(v), t),
         lambda v: [torch.outer(v.image_features.mean(1), v.text_features.mean(1))],
@@ -286,11 +232,10 @@ REGULARIZERS: dict[str, Regularizer] = {
     "cyclic_in_modal": Regularizer(lambda v, t: cyclic_in_modal_regularization(*features(v))),
     "decorrelation": Regularizer(lambda v, t: decorrelation_regularization(*features(v))),
     "label_smoothing": Regularizer(lambda v, t: label_smoothing_regularization(*features(v), t), cosines),
-    "soft_targets": Regularizer(lambda v, t: soft_target_regularization(*features(v), t), cosines),
 }
 
-# Rates of the encoders, from 0 to below 1, by the name of DualEncoder's parameter.
-RATES = {"text_dropout": "dropout", "word_dropout": "word_dropout", "patch_dropout": "patch_dropout"}
+# Rates of the encoders, from 0 to below 1, with the name of DualEncoder's parameter.
+RATES = {"text_dropout": "dropout"}
 
 
 def parse_regularizers(texts: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:

@@ -25,8 +25,8 @@ from helpers.evaluation import (
 from helpers.files import InputError
 from helpers.report import evaluate_split, search_images, table
 from helpers.runs import load_checkpoint, restore_model
-from helpers.scenes import Thing, ceiling, fits, write_scenes
-from helpers.scenes.render import Difficulty, sample_scene
+from helpers.scenes import Thing, ceiling, fits
+from helpers.scenes.render import sample_scene
 from helpers.sources import read_captions
 
 
@@ -257,12 +257,6 @@ def test_without_truth_there_are_recalls_and_intervals(sixty_scenes: Path, check
     assert set(result) == {"image_to_text", "text_to_image", "intervals"}
     for way in DIRECTIONS:
         assert result[way].items() <= with_truth[way].items()
-
-
-def test_training_captions_that_are_wrong_on_purpose_are_not_evaluated(checkpoint: dict, tmp_path: Path) -> None:
-    write_scenes(tmp_path / "noisy", {"train": 40, "val": 5, "test": 5}, difficulty=Difficulty(wrong=0.5))
-    with pytest.raises(InputError, match="wrong on purpose"):
-        evaluate_split(checkpoint, tmp_path / "noisy", "train")
 
 
 def test_search_ranks_all_images_by_their_cosine(checkpoint: dict, sixty_scenes: Path) -> None:

@@ -73,7 +73,7 @@ def test_each_word_scores_highest_at_its_region() -> None:
 
 def test_scores_have_no_gradient_and_no_dropout() -> None:
     torch.manual_seed(0)
-    model = DualEncoder(len(TOKENIZER), TOKENIZER.max_length, dropout=0.5, patch_dropout=0.5).train()
+    model = DualEncoder(len(TOKENIZER), TOKENIZER.max_length, dropout=0.5).train()
     images = torch.randn(2, 3, 64, 64)
     first, second = (region_scores(model, TOKENIZER, images, "a red circle")[1] for _ in range(2))
     assert torch.equal(first, second)
