@@ -21,7 +21,7 @@ from helpers import diagnostics
 from helpers.files import atomic_file
 from helpers.losses import check_features, check_temperature
 from helpers.sources.images import to_rgb
-from helpers.widgets.shared import Temperature, browser_files
+from helpers.widgets.shared import Temperature, browser_files, one_a_cell
 
 MAX_PAIRS = 512
 BROWSER_SCRIPT, BROWSER_STYLE = browser_files("explorer")
@@ -87,6 +87,7 @@ class TemperatureExplorer(anywidget.AnyWidget):
             temperature=float(temperature),
             moment=start,
         )
+        one_a_cell(self)
 
     @traitlets.validate("selected", "moment")
     def _check_range(self, proposal: dict) -> int | None:

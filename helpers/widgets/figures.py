@@ -18,6 +18,7 @@ from matplotlib.font_manager import fontManager
 from torch import Tensor
 
 from helpers.data import IMAGENET_MEAN, IMAGENET_STD
+from helpers.widgets.shared import one_a_cell
 
 # The colours of the explorer: blue means similar, or likely.
 SIMILARITY_COLOURS = {"cmap": "RdBu", "vmin": -1.0, "vmax": 1.0}
@@ -132,10 +133,21 @@ def live_figure(figure: Figure, update: Callable[..., None], **controls: ipywidg
             picture.value = buffer.getvalue()
             picture.tooltip = "; ".join(filter(None, [*states, *titles]))
 
+    def release(change: Mapping[str, object]) -> None:
+        if change["new"] is None:  # the box was closed; its controls may serve another figure
+            for control in controls.values():
+                control.unobserve(render, names="value")
+            box.unobserve(release, names="comm")
+            del box.figure
+
     render()
     for control in controls.values():
         control.observe(render, names="value")
-    return ipywidgets.VBox([*controls.values(), picture])
+    box = ipywidgets.VBox([*controls.values(), picture])
+    box.figure = figure
+    box.observe(release, names="comm")
+    one_a_cell(box)
+    return box
 
 
 @cache

@@ -12,7 +12,7 @@ import traitlets
 from torch import Tensor
 
 from helpers.losses import check_temperature
-from helpers.widgets.shared import Temperature, browser_files
+from helpers.widgets.shared import Temperature, browser_files, one_a_cell
 
 BROWSER_SCRIPT, BROWSER_STYLE = browser_files("live")
 SECONDS_BETWEEN_MESSAGES = 1 / 30
@@ -36,7 +36,6 @@ class LiveTraining(anywidget.AnyWidget):
 
     _esm = BROWSER_SCRIPT
     _css = BROWSER_STYLE
-    _started: "LiveTraining | None" = None  # the one that was started last; starting another one stops it
 
     temperature = Temperature(0.1).tag(sync=True)
     running = traitlets.Bool(False).tag(sync=True)
@@ -67,6 +66,7 @@ class LiveTraining(anywidget.AnyWidget):
         described = [] if panels is None else self._describe(panels)
         super().__init__(temperature=float(temperature), steps=steps, panels=described)
         self.on_msg(self._receive)
+        one_a_cell(self)
 
     @property
     def curves(self) -> dict[str, list[float]]:
@@ -79,9 +79,6 @@ class LiveTraining(anywidget.AnyWidget):
             loop = asyncio.get_running_loop()
         except RuntimeError:
             raise RuntimeError("no event loop is running: call run() instead") from None
-        if LiveTraining._started not in (None, self):  # perhaps by an earlier run of this cell, with the same model
-            LiveTraining._started.stop()
-        LiveTraining._started = self
         self.running = True
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._train())
@@ -98,6 +95,11 @@ class LiveTraining(anywidget.AnyWidget):
         self.running = True
         with suppress(StopIteration):
             self._train(steps, yields=0).send(None)  # without yields the coroutine runs to its end
+
+    def close(self) -> None:
+        """End the run and remove the widget from the page."""
+        self.running = False
+        super().close()
 
     async def _train(self, steps: int | None = None, yields: int = YIELDS_PER_STEP) -> None:
         done = len(self._curves["temperature"])
