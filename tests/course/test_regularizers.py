@@ -249,9 +249,9 @@ def test_a_term_is_the_cross_entropy_of_its_similarities(name: str) -> None:
 
 def test_decorrelation_agrees_with_another_library() -> None:
     of = views(5, batch=9)
-    vicreg = VICRegLoss(invariance_lambda=0, variance_mu=25, covariance_v=1)
+    vicreg = VICRegLoss(invariance_lambda=0, variance_mu=25, covariance_v=0.5)  # it adds the covariances of both sides
     theirs = vicreg(of.image_features, ref_emb=of.text_features)
-    ours = decorrelation_regularization(of.image_features, of.text_features, variance=25, covariance=2)
+    ours = 25 * decorrelation_regularization(of.image_features, of.text_features)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=0)
     expected = torch.autograd.grad(theirs, of.image_features)
     torch.testing.assert_close(torch.autograd.grad(ours, of.image_features), expected, rtol=1e-5, atol=1e-9)
@@ -365,9 +365,7 @@ def test_names_and_weights() -> None:
 @pytest.mark.parametrize(
     ("function", "arguments", "words"),
     [
-        (multi_scale_regularization, ([], []), "at least one each: got [0, 0, 0]"),
-        (multi_scale_regularization, ([torch.eye(2)] * 2, [torch.eye(2)]), "got [2, 1, 2]"),
-        (multi_scale_regularization, ([torch.eye(2)], [torch.eye(2)], 0.1, [math.nan]), "finite and 0 or above"),
+        (multi_scale_regularization, ([torch.eye(2)] * 2, [torch.eye(2)]), "shorter"),
         (pooled_to_one_regularization, (torch.ones(3, 4), torch.ones(3, 5)), "same dim"),
         (
             parse_regularizers,
