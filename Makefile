@@ -62,12 +62,12 @@ features: $(ready) pairs ## train once and write data/features.npz and data/mode
 
 experiments: $(ready) pairs ## measure the claims and every regularizer, into data/results (two and a half hours)
 	$(python) -m helpers experiment --data data/scenes --epochs 2 \
-	  --arms data/results/claims_arms.txt --out data/results/claims.json --runs runs/claims
+	  --arms data/results/claims_arms.txt --out data/results/claims.csv
 	$(python) -m helpers experiment --data data/scenes --epochs 3 \
-	  --arms data/results/regularizers_arms.txt --out data/results/regularizers_easy.json --runs runs/regularizers_easy
+	  --arms data/results/regularizers_arms.txt --out data/results/regularizers_easy.csv
 	[ -d data/scenes-hard ] || $(python) -m helpers scenes --out data/scenes-hard --hard
 	$(python) -m helpers experiment --data data/scenes-hard --epochs 4 \
-	  --arms data/results/regularizers_arms.txt --out data/results/regularizers_hard.json --runs runs/regularizers_hard
+	  --arms data/results/regularizers_arms.txt --out data/results/regularizers_hard.csv
 
 benchmark: $(ready) pairs ## measure loss, loader and explorer, into data/results (10 minutes; PHOTOGRAPHS=DIR loads those)
 	$(python) tests/benchmarks/loss.py

@@ -1,5 +1,7 @@
 """Retrieval metrics: how often an image finds one of its captions, and a caption its image."""
 
+import math
+import statistics
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +15,7 @@ from helpers.text import WordTokenizer
 
 DIRECTIONS = ("image_to_text", "text_to_image")
 BATCH = 256  # images or texts that are encoded at a time
+IN_BATCH = 256  # pairs per batch for the in-batch accuracy
 CONFIDENCE = 0.95
 
 Metrics = dict[str, dict[str, float]]  # for each direction, numbers by name
@@ -157,6 +160,25 @@ def minimal_pair_accuracy(similarity: Tensor) -> dict[str, float]:
         matrices.diagonal(dim1=1, dim2=2) for matrices in (blocks, blocks.flip(2), blocks.flip(1))
     )
     return {"image_to_text": percent(own > other_caption), "text_to_image": percent(own > other_image), "pairs": pairs}
+
+
+def in_batch_accuracy(image_features: Tensor, text_features: Tensor, batch_size: int = IN_BATCH) -> float:
+    """How often the diagonal has the highest score of its row and of its column within a batch, in percent.
+
+    Training loops often report this number on their own batches. A larger batch is harder; with all pairs in one batch
+    it is R@1. Round k pairs image i with its caption i + k, so that every caption is used and the levels are mixed.
+    L2-normalised images are ``[images, dim]``, texts ``[images, captions per image, dim]``; batches are about equal.
+    """
+    images, captions = text_features.shape[:2]
+    row = torch.arange(images)
+    folds = math.ceil(images / batch_size)
+    accuracies = []
+    for shift in range(captions):
+        texts = text_features[row, (row + shift) % captions]  # [images, dim]
+        for x, y in zip(image_features.tensor_split(folds), texts.tensor_split(folds), strict=True):
+            similarity, own = x @ y.T, torch.arange(len(x))  # [batch, batch], [batch]
+            accuracies += [percent(rank_of_best(side, own, own) == 1) for side in (similarity, similarity.T)]
+    return statistics.mean(accuracies)
 
 
 def linear_probe(features: Tensor, labels: Tensor, test_features: Tensor, test_labels: Tensor) -> float:

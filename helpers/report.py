@@ -88,6 +88,12 @@ def minimal_pairs_by_kind(
     return {kind: minimal_pair_accuracy(image_features[own] @ text_features[own].T) for kind, own in rows.items()}
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines of text: the first column aligned left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+
+
 TITLES = {"median_rank": "median", "mean_rank": "mean"}
 
 
@@ -103,8 +109,7 @@ def table(result: dict) -> str:
         cells = [f"{metrics[direction][name]:.1f}" for name in names]
         interval = "-".join(f"{bound:.1f}" for bound in metrics["intervals"][direction]["R@1"])
         rows.append([f"{direction.replace('_', ' ')}, {part}", *cells, interval])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    lines = aligned(rows)
     for kind, accuracy in result.get("minimal_pairs", {}).items():
         both = ", ".join(f"{direction.replace('_', ' ')} {accuracy[direction]:.1f}" for direction in DIRECTIONS)
         lines.append(f"{accuracy['pairs']} minimal pairs, {kind} exchanged, right one of two: {both}")
