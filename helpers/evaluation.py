@@ -22,8 +22,8 @@ Metrics = dict[str, dict[str, float]]  # for each direction, numbers by name
 
 
 @torch.no_grad()
-def encode_images(model: DualEncoder, dataset: ImageTextDataset) -> Tensor:
-    """Encode all images of a dataset, in order: L2-normalised features ``[images, dim]`` on the CPU."""
+def encode_images(model: DualEncoder, dataset: ImageTextDataset, normalize: bool = True) -> Tensor:
+    """Encode all images of a dataset, in order: features ``[images, dim]`` on the CPU, by default L2-normalised."""
     model.eval()
     device = next(model.parameters()).device
     features = []
@@ -31,19 +31,19 @@ def encode_images(model: DualEncoder, dataset: ImageTextDataset) -> Tensor:
         rows = range(start, min(start + BATCH, len(dataset)))
         images = dataset.batch(rows)["images"]  # [batch, 3, height, width]
         features.append(model.image_encoder(images.to(device)).cpu())  # [batch, dim]
-    return F.normalize(torch.cat(features), dim=1)
+    return F.normalize(torch.cat(features), dim=1) if normalize else torch.cat(features)
 
 
 @torch.no_grad()
-def encode_texts(model: DualEncoder, tokenizer: WordTokenizer, texts: Sequence[str]) -> Tensor:
-    """Encode texts: L2-normalised features ``[texts, dim]`` on the CPU."""
+def encode_texts(model: DualEncoder, tokenizer: WordTokenizer, texts: Sequence[str], normalize: bool = True) -> Tensor:
+    """Encode texts: features ``[texts, dim]`` on the CPU, by default L2-normalised."""
     model.eval()
     device = next(model.parameters()).device
     features = []
     for start in range(0, len(texts), BATCH):
         token_ids, padding = tokenizer(texts[start : start + BATCH])  # [batch, length] each
         features.append(model.text_encoder(token_ids.to(device), padding.to(device)).cpu())  # [batch, dim]
-    return F.normalize(torch.cat(features), dim=1)
+    return F.normalize(torch.cat(features), dim=1) if normalize else torch.cat(features)
 
 
 def percent(hits: Tensor) -> float:
@@ -98,12 +98,20 @@ def retrieval_metrics(similarity: Tensor, image_of_caption: Tensor) -> Metrics:
 
 
 def evaluate(
-    model: DualEncoder, tokenizer: WordTokenizer, dataset: ImageTextDataset, captions: Sequence[Sequence[str]]
+    model: DualEncoder,
+    tokenizer: WordTokenizer,
+    dataset: ImageTextDataset,
+    captions: Sequence[Sequence[str]],
+    normalize: bool = True,
 ) -> Metrics:
-    """:func:`retrieval_metrics` of a model over the images of a dataset and all their captions."""
+    """:func:`retrieval_metrics` of a model over the images of a dataset and all their captions.
+
+    The similarity is the cosine or, without ``normalize``, the dot product.
+    """
     texts, image_of_caption = captions_by_image(captions)
-    similarity = encode_images(model, dataset) @ encode_texts(model, tokenizer, texts).T  # [images, captions]
-    return retrieval_metrics(similarity, image_of_caption)
+    image_features = encode_images(model, dataset, normalize)  # [images, dim]
+    text_features = encode_texts(model, tokenizer, texts, normalize)  # [captions, dim]
+    return retrieval_metrics(image_features @ text_features.T, image_of_caption)
 
 
 def intervals(

@@ -154,7 +154,8 @@ def measure(checkpoint: dict, data: Path) -> Row:
     (model, tokenizer), size = restore_model(checkpoint), max(checkpoint["recipe"]["image_size"])
     pairs = open_pairs(data)
     records = pairs.records("test")
-    images, texts = encode_records(model, tokenizer, records, size)  # [images, dim], [captions, dim]
+    normalize = checkpoint["recipe"]["loss"] != "dot_product"  # search as in training
+    images, texts = encode_records(model, tokenizer, records, size, normalize)  # [images, dim], [captions, dim]
     similarity, (_, image_of_caption) = images @ texts.T, captions_by_image(paths_and_captions(records)[1])
     scored = scored_columns(records)
     measures: Row = {"R@1": 0.0, "chance": 100 / len(images)}

@@ -27,11 +27,12 @@ from helpers.text import WordTokenizer, split_words
 
 
 def encode_records(
-    model: DualEncoder, tokenizer: WordTokenizer, records: Sequence[Record], image_size: int
+    model: DualEncoder, tokenizer: WordTokenizer, records: Sequence[Record], image_size: int, normalize: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Features of the images ``[images, dim]`` and of all their captions ``[captions, dim]``."""
     dataset = ImageTextDataset(*paths_and_captions(records), image_size)
-    return encode_images(model, dataset), encode_texts(model, tokenizer, list(itertools.chain(*dataset.captions)))
+    texts = list(itertools.chain(*dataset.captions))
+    return encode_images(model, dataset, normalize), encode_texts(model, tokenizer, texts, normalize)
 
 
 def evaluate_split(checkpoint: dict, data: Path, split: str) -> dict:
