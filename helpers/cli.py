@@ -123,7 +123,7 @@ def run_experiment_command(options: argparse.Namespace) -> None:
     with locked(options.out):
         rows = run_experiment(options.data, arms, options.out, range(options.seeds), options.jobs)
     baseline, *others = arms
-    cells = verdicts(compare(rows, baseline, dict.fromkeys(others, "primary")), options.margin)
+    cells = verdicts(compare(rows, baseline, dict.fromkeys(others, "primary"), options.margin))
     lines = [["", "seeds", "difference", "95 % interval", "verdict"]]
     for cell in cells:
         interval = f"{cell['low']:+.2f} to {cell['high']:+.2f}"

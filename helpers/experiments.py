@@ -13,7 +13,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stdout
 from dataclasses import fields, replace
 from functools import partial
-from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,20 +21,15 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import stats
-from torch import Tensor
 from tqdm import tqdm
 
-from helpers.data import captions_by_image
-from helpers.evaluation import CONFIDENCE, DIRECTIONS, in_batch_accuracy, linear_probe, percent, retrieval_ranks
+from helpers.evaluation import CONFIDENCE
 from helpers.files import DATA, InputError, atomic_file, read_text
-from helpers.report import encode_records, minimal_pairs_by_kind
-from helpers.runs import fingerprint, load_checkpoint, restore_model, score
-from helpers.scenes import COLOURS, SHAPES, Scene, ceiling, truth_of
-from helpers.sources import Record, open_pairs
-from helpers.sources.coco import paths_and_captions
+from helpers.report import measure
+from helpers.runs import fingerprint, load_checkpoint, score
+from helpers.sources import open_pairs
 from helpers.training import Recipe, train
 
-PROBED = 2000  # training images that the linear probe learns from
 TEXTS = {"arm", "options", "data", "commit", "versions", "hits", "validation", "weights"}  # columns that hold no number
 
 Row = dict[str, Any]
@@ -77,13 +71,13 @@ def holm(p: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def judge(family: Sequence[Sequence[float]], margin: float) -> list[str]:
+def judge(family: Sequence[Sequence[float]], margins: Sequence[float]) -> list[str]:
     """A verdict on each comparison of a family: ``equivalent``, ``better``, ``worse`` or ``undecided``.
 
-    ``family`` has the differences of the paired seeds for each comparison, ``margin`` is the smallest difference of
+    ``family`` has the differences of the paired seeds for each comparison, ``margins`` its smallest difference of
     interest. ``equivalent`` means smaller than the margin, even where it is not zero. Holm adjusts both kinds of tests.
     """
-    different, equivalent = map(holm, zip(*(p_values(differences, margin) for differences in family), strict=True))
+    different, equivalent = map(holm, zip(*map(p_values, family, margins), strict=True))
     signs = ["better" if statistics.mean(differences) > 0 else "worse" for differences in family]
     return [
         "equivalent" if same < 1 - CONFIDENCE else sign if other < 1 - CONFIDENCE else "undecided"
@@ -91,7 +85,9 @@ def judge(family: Sequence[Sequence[float]], margin: float) -> list[str]:
     ]
 
 
-def compare(rows: Sequence[Row], baseline: str, roles: Mapping[str, str], measure: str = "R@1") -> list[Row]:
+def compare(
+    rows: Sequence[Row], baseline: str, roles: Mapping[str, str], margin: float, measure: str = "R@1"
+) -> list[Row]:
     """One cell per arm: its ``role``, and the ``differences`` of ``measure`` to the baseline for all paired seeds.
 
     Arms of one role are one family of tests. The interval is simultaneous over all arms.
@@ -100,21 +96,37 @@ def compare(rows: Sequence[Row], baseline: str, roles: Mapping[str, str], measur
     cells = []
     for arm, role in roles.items():
         seeds = sorted(values[arm].keys() & values[baseline].keys())
+        if len(seeds) < 2:
+            raise InputError(f"{arm} and {baseline} need two seeds in common or more, and have {len(seeds)}; run them")
         own, other = ([values[name][seed] for seed in seeds] for name in (arm, baseline))
         differences = [a - b for a, b in zip(own, other, strict=True)]
-        interval = difference(own, other, len(roles))
-        cells.append({"arm": arm, "role": role, "n": len(seeds), **interval, "differences": differences})
+        cell = {"arm": arm, "role": role, "n": len(seeds), **difference(own, other, len(roles)), "margin": margin}
+        cells.append(cell | {"differences": differences})
     return cells
 
 
-def verdicts(cells: Sequence[Row], margin: float) -> list[Row]:
-    """Add the ``margin`` and the ``verdict`` to cells, which may come from several sources; each role is a family."""
-    verdict = {}
+def verdicts(cells: Sequence[Row]) -> list[Row]:
+    """Add the ``verdict`` to cells, which may come from several sources; the cells of each role are a family."""
+    judged = list(cells)
     for role in {cell["role"] for cell in cells}:
-        family = [number for number, cell in enumerate(cells) if cell["role"] == role]
-        judged = judge([cells[number]["differences"] for number in family], margin)
-        verdict |= dict(zip(family, judged, strict=True))
-    return [cell | {"margin": margin, "verdict": verdict[number]} for number, cell in enumerate(cells)]
+        numbers = [number for number, cell in enumerate(cells) if cell["role"] == role]
+        family, margins = ([cells[number][name] for number in numbers] for name in ("differences", "margin"))
+        for number, verdict in zip(numbers, judge(family, margins), strict=True):
+            judged[number] = cells[number] | {"verdict": verdict}
+    return judged
+
+
+def read_study(folder: Path) -> list[Row]:
+    """The judged cells of a study, whose ``cells.csv`` has the source, the arm, the role and the margin of each."""
+    with (folder / "cells.csv").open(encoding="utf-8", newline="") as file:
+        plan = [row for row in csv.DictReader(file) if row["role"] != "struck"]
+    cells = []
+    for source in dict.fromkeys(row["source"] for row in plan if (folder / f"{row['source']}.csv").exists()):
+        own = [row for row in plan if row["source"] == source]
+        roles, margin = {row["arm"]: row["role"] for row in own}, float(own[0]["margin"])
+        compared = compare(read_rows(folder / f"{source}.csv"), "baseline", roles, margin)
+        cells += [{"source": source} | cell for cell in compared]
+    return verdicts(cells)
 
 
 def bootstrap(differences: np.ndarray, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
@@ -127,59 +139,6 @@ def bootstrap(differences: np.ndarray, samples: int = 1000, seed: int = 0) -> tu
         means.append(differences[chosen].mean())
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
-
-
-def contents(scenes: Sequence[Scene]) -> Tensor:
-    """Which colours and which shapes a scene has: bool ``[scenes, colours + shapes]``."""
-    words = [{word for thing in scene for word in (thing.colour, thing.shape)} for scene in scenes]
-    return torch.tensor([[word in own for word in (*COLOURS, *SHAPES)] for own in words])
-
-
-def scored_columns(records: Sequence[Record]) -> Tensor:
-    """Which of all captions are searched: the exact one of a scene, the first name of an emoji in each language."""
-    columns: dict[tuple, int] = {}
-    for column, caption in enumerate(chain(*(record.annotations for record in records))):
-        if caption.get("level", "exact") == "exact" and caption.get("kind", "name") == "name":
-            columns.setdefault((caption["image_id"], caption.get("language", column)), column)
-    return torch.tensor(list(columns.values()))
-
-
-def measure(checkpoint: dict, data: Path) -> Row:
-    """Measure a trained model on the test split, in percent.
-
-    ``R@1`` is the mean of both directions over the captions that are scored. ``hits`` has a hexadecimal digit for each
-    image: how many of its captions find it, plus the number of its captions if it finds one of them; their mean over
-    ``2 * captions`` is R@1. The other measures are for exploring; scenes have more, and the ``ceiling`` of R@1.
-    """
-    (model, tokenizer), size = restore_model(checkpoint), max(checkpoint["recipe"]["image_size"])
-    pairs = open_pairs(data)
-    records = pairs.records("test")
-    normalize = checkpoint["recipe"]["loss"] != "dot_product"  # search as in training
-    images, texts = encode_records(model, tokenizer, records, size, normalize)  # [images, dim], [captions, dim]
-    similarity, (_, image_of_caption) = images @ texts.T, captions_by_image(paths_and_captions(records)[1])
-    scored = scored_columns(records)
-    measures: Row = {"R@1": 0.0, "chance": 100 / len(images)}
-    for name, columns in (", all captions", torch.arange(len(texts))), ("", scored):
-        ranks = retrieval_ranks(similarity[:, columns], image_of_caption[columns])
-        measures |= {f"{way.replace('_', ' ')}{name}": percent(ranks[way] == 1) for way in DIRECTIONS}
-    measures["R@1"] = (measures["image to text"] + measures["text to image"]) / 2
-    captions = image_of_caption[scored].bincount()  # [images]
-    if captions.min() == captions.max() <= 7:
-        found = torch.zeros_like(captions).index_add(0, image_of_caption[scored], (ranks["text_to_image"] == 1).long())
-        digits = found + captions * (ranks["image_to_text"] == 1)
-        measures |= {"captions": int(captions[0]), "hits": "".join(f"{digit:x}" for digit in digits.tolist())}
-    if truth_of(records) is None:
-        return measures
-    (scenes, _), (probed, minimal) = truth_of(records), (pairs.records("train")[:PROBED], pairs.records("minimal"))
-    exact = [[caption["caption"] for caption in r.annotations if caption["level"] == "exact"] for r in records]
-    measures["ceiling"] = statistics.mean(ceiling(scenes, exact).values())
-    measures["in-batch accuracy"] = in_batch_accuracy(images, texts.unflatten(0, (len(images), -1)))
-    features, _ = encode_records(model, tokenizer, probed, size)
-    measures["linear probe"] = linear_probe(features, contents(truth_of(probed)[0]), images, contents(scenes))
-    kinds = minimal_pairs_by_kind(*encode_records(model, tokenizer, minimal, size), minimal)
-    return measures | {
-        f"minimal pairs, {kind}": (own[DIRECTIONS[0]] + own[DIRECTIONS[1]]) / 2 for kind, own in kinds.items()
-    }
 
 
 def run_once(data: Path, recipe: Recipe, cache: Path | None) -> Row:

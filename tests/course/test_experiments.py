@@ -9,9 +9,9 @@ import torch
 from harness import write_without_truth
 
 from helpers.cli import main
-from helpers.experiments import compare, contents, measure, read_rows, run_experiment, scored_columns, write_rows
+from helpers.experiments import compare, read_rows, run_experiment, write_rows
 from helpers.files import InputError
-from helpers.report import evaluate_split
+from helpers.report import contents, evaluate_split, measure, scored_columns
 from helpers.runs import load_checkpoint
 from helpers.scenes import COLOURS, SHAPES, Thing, write_scenes
 from helpers.sources.coco import make_record
@@ -51,7 +51,7 @@ def test_arms_that_train_alike_differ_by_nothing(rows: list[dict]) -> None:
         assert plain["weights"] != other["weights"]
         assert plain["data"] == other["data"]
     assert row_of["plain", 0]["data"] != row_of["plain", 1]["data"]
-    assert all(cell["differences"] == [0, 0] for cell in compare(rows, "plain", {"the same": "control"}))
+    assert all(cell["differences"] == [0, 0] for cell in compare(rows, "plain", {"the same": "control"}, 1.0))
 
 
 def test_a_row_says_what_made_it(rows: list[dict]) -> None:

@@ -1,16 +1,29 @@
-"""The statistics of experiments: against scipy, and by simulation of whole families of comparisons."""
+"""The statistics of experiments: against scipy, and by simulation of the whole study that the protocol describes."""
+
+import csv
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from helpers.experiments import bootstrap, compare, difference, holm, judge, p_values, verdicts
+from helpers.data import DATA
+from helpers.experiments import bootstrap, compare, difference, holm, judge, p_values, read_study, verdicts
+from helpers.files import InputError
 
-SPREAD = 1.0  # standard deviation of the paired differences, in points: the largest of the pilot
-SEEDS = 16
-PRIMARY = 8  # cells of the study
-MARGIN = 1.0  # points, the smallest difference of interest
-FAMILIES = 400  # simulated studies
+STUDIES = 1000  # simulated
+# Seeds, and the standard deviation of the paired differences in points that the protocol assumes from its pilot.
+SEEDS = {"scenes": 16, "emoji": 16, "photographs": 10}
+SPREAD = {"scenes": 1.2, "emoji": 0.8, "photographs": 1.0}
+
+
+def primary_cells() -> list[tuple[str, float]]:
+    """The source and the margin of each primary cell of the protocol."""
+    with (DATA / "results" / "study" / "cells.csv").open(encoding="utf-8", newline="") as file:
+        return [(row["source"], float(row["margin"])) for row in csv.DictReader(file) if row["role"] == "primary"]
+
+
+SOURCES, MARGINS = zip(*primary_cells(), strict=True)
 
 
 @pytest.mark.parametrize("seeds", [2, 5, 9])
@@ -41,44 +54,72 @@ def test_holm_multiplies_each_p_value_by_the_number_of_tests_left() -> None:
 def test_a_verdict_needs_spread_and_more_than_luck() -> None:
     clear = [3.0, 4.0, 5.1, 4.2]
     family = [clear, [-x for x in clear], [0.0, 0.1, -0.1, 0.0], [5.0, -4.0, 3.0, -1.0]]
-    assert judge(family, margin=1) == ["better", "worse", "equivalent", "undecided"]
-    assert judge([[2.0, 2.0], [0.0, 0.0]], margin=1) == ["undecided", "equivalent"]  # two equal differences, no spread
+    assert judge(family, [1.0] * 4) == ["better", "worse", "equivalent", "undecided"]
+    assert judge(family, [9.0, 9.0, 0.01, 9.0])[:3] == ["equivalent", "equivalent", "undecided"]
+    without_spread = [[2.0, 2.0], [0.0, 0.0]]
+    assert judge(without_spread, [1.0, 1.0]) == ["undecided", "equivalent"]
 
 
 def test_seeds_are_compared_in_pairs_and_roles_are_judged_apart() -> None:
     """Where the seeds differ much and the arms little, only the pairs show it."""
     recalls = {"plain": (10.0, 50.0, 90.0, 30.0), "other": (12.9, 53.0, 93.1, 33.0), "noise": (70.0, 20.0, 80.0, 10.0)}
     rows = [{"arm": arm, "seed": seed, "R@1": x} for arm, own in recalls.items() for seed, x in enumerate(own)]
-    cells = compare(rows[:-1], "plain", {"other": "primary", "noise": "exploratory"})
+    cells = compare(rows[:-1], "plain", {"other": "primary", "noise": "exploratory"}, 1.0)
     assert [cell["n"] for cell in cells] == [4, 3]  # the last row of noise is not there yet
     assert cells[0]["mean"] == pytest.approx(3)
-    assert [cell["verdict"] for cell in verdicts(cells, 1.0)] == ["better", "undecided"]
+    assert [cell["verdict"] for cell in verdicts(cells)] == ["better", "undecided"]
+    with pytest.raises(InputError, match="noise and plain need two seeds in common or more, and have 1"):
+        compare(rows[:9], "plain", {"noise": "primary"}, 1.0)
 
 
-def families(effects: np.ndarray, seed: int) -> list[list[str]]:
-    """The verdicts of many studies, each with one comparison per effect; a common baseline correlates them by half."""
+def test_the_verdicts_of_a_study_come_from_its_rows_alone(tmp_path) -> None:
+    (tmp_path / "cells.csv").write_text(
+        "source,arm,role,margin\nscenes,cold,primary,1\nscenes,crops,struck,\nemoji,cold,primary,2\n"
+    )
+    header, generator = "arm,seed,options,data,R@1\n", np.random.default_rng(0)
+    for source, effect in (("scenes", 3), ("emoji", 0)):
+        recalls = [("baseline", 50.0), ("cold", 50.0 + effect)]
+        lines = [f"{a},{s},{{}},1a,{r + generator.normal(0, 0.1)}\n" for s in range(5) for a, r in recalls]
+        (tmp_path / f"{source}.csv").write_text(header + "".join(lines))
+    cells = [(cell["source"], cell["margin"], cell["verdict"]) for cell in read_study(tmp_path)]
+    assert cells == [("scenes", 1.0, "better"), ("emoji", 2.0, "equivalent")]
+
+
+def studies(effects: np.ndarray, seed: int) -> Iterator[list[str]]:
+    """The verdicts on the primary cells of many studies. Arms of a source share a baseline, so they are correlated."""
     generator = np.random.default_rng(seed)
-    arms = effects[:, None] + generator.normal(0, SPREAD / 2**0.5, (FAMILIES, len(effects), SEEDS))
-    baseline = generator.normal(0, SPREAD / 2**0.5, (FAMILIES, 1, SEEDS))
-    return [judge(list(family), MARGIN) for family in arms - baseline]
+    for _ in range(STUDIES):
+        deviation = {source: SPREAD[source] / 2**0.5 for source in SEEDS}
+        baseline = {source: generator.normal(0, deviation[source], n) for source, n in SEEDS.items()}
+        arms = [
+            effect + generator.normal(0, deviation[source], SEEDS[source])
+            for source, effect in zip(SOURCES, effects, strict=True)
+        ]
+        yield judge([arm - baseline[source] for source, arm in zip(SOURCES, arms, strict=True)], MARGINS)
 
 
-def test_an_effect_of_two_points_is_found_among_effects_of_none() -> None:
-    effects = np.zeros(PRIMARY)
-    effects[0] = 2.0
-    assert np.mean([verdict[0] == "better" for verdict in families(effects, 1)]) >= 0.95
-    assert np.mean([verdict[0] == "worse" for verdict in families(-effects, 2)]) >= 0.95
+@pytest.mark.parametrize("source", SEEDS)
+def test_one_effect_of_two_points_is_found_among_effects_of_none(source: str) -> None:
+    cell = SOURCES.index(source)
+    for effect, verdict in ((2.0, "better"), (-2.0, "worse")):
+        effects = np.zeros(len(SOURCES))
+        effects[cell] = effect
+        assert np.mean([judged[cell] == verdict for judged in studies(effects, seed=1)]) >= 0.95
 
 
-def test_a_family_without_effects_is_seldom_given_one() -> None:
-    judged = families(np.zeros(PRIMARY), 3)
-    assert np.mean([bool({"better", "worse"} & set(verdicts)) for verdicts in judged]) <= 0.05
+def test_a_study_without_effects_seldom_finds_one() -> None:
+    found = [bool({"better", "worse"} & set(judged)) for judged in studies(np.zeros(len(SOURCES)), seed=2)]
+    assert np.mean(found) <= 0.05
 
 
-def test_equal_arms_are_called_equivalent_and_arms_at_the_margin_are_not() -> None:
-    assert np.mean([verdict == "equivalent" for own in families(np.zeros(PRIMARY), 4) for verdict in own]) >= 0.80
-    at_the_margin = families(np.full(PRIMARY, MARGIN), 5)
-    assert np.mean(["equivalent" in verdicts for verdicts in at_the_margin]) <= 0.05
+def test_equal_arms_are_called_equivalent() -> None:
+    judged = np.array(list(studies(np.zeros(len(SOURCES)), seed=3))) == "equivalent"  # [studies, cells]
+    assert (judged.mean(0) >= 0.80).all(), dict(zip(SOURCES, judged.mean(0), strict=False))
+
+
+def test_arms_at_the_margin_are_seldom_called_equivalent() -> None:
+    """In 5 % of the studies at most, or a little more in a sample of them."""
+    assert np.mean(["equivalent" in judged for judged in studies(np.array(MARGINS), seed=4)]) <= 0.06
 
 
 def test_the_bootstrap_covers_seeds_and_items() -> None:
@@ -86,7 +127,7 @@ def test_the_bootstrap_covers_seeds_and_items() -> None:
     generator = np.random.default_rng(0)
     covered = 0
     for number in range(100):
-        differences = 1.0 + generator.normal(0, 1, (SEEDS, 1)) + generator.normal(0, 10, (SEEDS, 100))
+        differences = 1.0 + generator.normal(0, 1, (16, 1)) + generator.normal(0, 10, (16, 100))
         low, high = bootstrap(differences, 300, number)
         covered += low < 1.0 < high
     assert 88 <= covered <= 100
