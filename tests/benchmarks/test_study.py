@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -114,6 +115,7 @@ def test_a_part_goes_from_its_arms_to_its_verdicts(
         ("harmed", "worse"),
     ]
     chosen = read_arms(results / "scenes_chosen.txt", 12)
-    assert chosen["cold"] == Recipe(epochs=1, batch_size=24, temperature="0.05", learning_rate=0.5)
-    assert chosen["perturbed"] == Recipe(epochs=1, batch_size=24, temperature="0.1000001", learning_rate=0.5)
+    assert chosen["cold"].temperature == "0.05"
+    assert chosen["baseline"].batch_size == 24
+    assert chosen["perturbed"] == replace(chosen["baseline"], temperature="0.1000001")
     assert (results / "verdicts.csv").read_text().splitlines()[2].startswith("scenes,perturbed,control,4,")
