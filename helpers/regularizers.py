@@ -113,15 +113,6 @@ def feature_norm_penalty(image_features: Tensor, text_features: Tensor) -> Tenso
     return (lengths - 1).square().mean()
 
 
-def uniformity_regularization(image_features: Tensor, text_features: Tensor) -> Tensor:
-    """Return how unevenly features ``[batch, dim]`` cover the sphere, 0 at most: the mean over images and texts.
-
-    It pushes all images apart, and all texts, and ignores which of them belong together.
-    Source: Wang and Isola, 2020, "... Alignment and Uniformity on the Hypersphere", section 4.1 (t = 2).
-    """
-    return (uniformity(image_features) + uniformity(text_features)) / 2
-
-
 def cyclic_cross_modal_regularization(image_features: Tensor, text_features: Tensor) -> Tensor:
     """Return ``sum_jk (s(x_j, y_k) - s(x_k, y_j)) ** 2 / batch`` for features ``[batch, dim]``, where s is the cosine.
 
@@ -219,7 +210,8 @@ REGULARIZERS: dict[str, Regularizer] = {
         lambda v: [torch.outer(v.image_features.mean(1), v.text_features.mean(1))],
     ),
     "feature_norm": Regularizer(lambda v, t: feature_norm_penalty(*features(v))),
-    "uniformity": Regularizer(lambda v, t: uniformity_regularization(*features(v))),
+    # It pushes all images apart, and all texts, and ignores which of them belong together.
+    "uniformity": Regularizer(lambda v, t: (uniformity(v.image_features) + uniformity(v.text_features)) / 2),
     "cyclic_cross_modal": Regularizer(lambda v, t: cyclic_cross_modal_regularization(*features(v))),
     "cyclic_in_modal": Regularizer(lambda v, t: cyclic_in_modal_regularization(*features(v))),
     "decorrelation": Regularizer(lambda v, t: decorrelation_regularization(*features(v))),

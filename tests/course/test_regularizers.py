@@ -28,7 +28,6 @@ from helpers.regularizers import (
     parse_regularizers,
     pooled_to_one_regularization,
     token_wise_regularization,
-    uniformity_regularization,
 )
 from helpers.text import WordTokenizer
 
@@ -277,7 +276,6 @@ def test_label_smoothing_added_is_label_smoothing(weight: float) -> None:
 def test_values_known_exactly() -> None:
     x = torch.eye(8, dtype=torch.float64)
     assert feature_norm_penalty(3 * x, x).item() == pytest.approx(2)
-    assert uniformity_regularization(x, x).item() == pytest.approx(-4)
     assert cyclic_in_modal_regularization(x, x.roll(1, dims=1)) == 0  # the texts are the images after a rotation
 
 
