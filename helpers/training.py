@@ -50,7 +50,7 @@ class Recipe:
         (), "flip (unless a caption says left or right, in English or Chinese), flip:exchange, crop[:SHARE]"
     )
     encoder: str = option("", "train a head on a frozen image encoder: lite0, lite1, lite2 or open_clip:MODEL:WEIGHTS")
-    text: str = option("", f"the text encoder: {', '.join(TEXT_ENCODERS)} (default mlp; with --encoder gru)")
+    text: str = option("mlp", f"the text encoder: {', '.join(TEXT_ENCODERS)}")
     batch_size: int = option(256, "images per step, across all processes; the other pairs are the negatives")
     captions: int = option(2, "captions per image in a step; images with fewer repeat theirs")
     learning_rate: float = option(1.0, "a factor on the learning rates of all weights")
@@ -76,7 +76,6 @@ class Recipe:
             raise InputError(f"--captions must be 1 or more, not {self.captions}")
         if self.batch_size < 2:
             raise InputError(f"--batch-size must be 2 or more, not {self.batch_size}: other pairs are the negatives")
-        object.__setattr__(self, "text", self.text or ("gru" if self.encoder else "mlp"))
         if self.text not in TEXT_ENCODERS:
             raise InputError(f"--text must be one of {', '.join(TEXT_ENCODERS)}, not {self.text!r}")
         try:

@@ -26,7 +26,7 @@ from helpers.text import WordTokenizer
 from helpers.training import BatchLoss, Recipe, train
 
 SIDE = 32  # instead of 224, so that the tests are quick
-RECIPE = Recipe(epochs=2, encoder="lite0", batch_size=24, captions=1)
+RECIPE = Recipe(epochs=2, encoder="lite0", text="gru", batch_size=24, captions=1)
 TEXTS = ["a dog runs", "two dogs and a cat run on the beach", "a cat"]
 
 
