@@ -50,7 +50,7 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     for field in dataclasses.fields(Recipe):
         flag = "--" + field.name.replace("_", "-").replace("regularizers", "regularizer")
         shown = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-        default = "" if field.default in (None, ()) else f" (default {shown})"
+        default = "" if field.default in (None, (), "") else f" (default {shown})"
         settings = {"dest": field.name, "default": argparse.SUPPRESS, "help": field.metadata["help"] + default}
         parser.add_argument(flag, **settings, **KINDS.get(types[field.name], {"type": float, "metavar": "N"}))
 
@@ -133,7 +133,7 @@ def run_experiment_command(options: argparse.Namespace) -> None:
 
 
 def run_scenes(options: argparse.Namespace) -> None:
-    difficulty = (HARD if options.hard else EASY)._replace(duplicates=options.duplicates, wrong=options.wrong)
+    difficulty = (HARD if options.hard else EASY)._replace(wrong=options.wrong)
     write_scenes(options.out, {split: getattr(options, split) for split in SPLITS}, options.seed, difficulty)
 
 
@@ -209,7 +209,6 @@ def add_pair_commands(command: Callable[..., CommandLine]) -> None:
     for split, count in SPLITS.items():
         added.add_argument(f"--{split}", type=int, default=count, metavar="N", help=f"scenes in {split} ({count})")
     added.add_argument("--hard", action="store_true", help="crowded scenes of small things, some unseen in training")
-    added.add_argument("--duplicates", type=float, default=0.0, metavar="SHARE", help="repeated training images")
     added.add_argument("--wrong", type=float, default=0.0, metavar="SHARE", help="untrue training captions")
 
     added = command("emoji", "render the emoji with their names in English and Chinese", run_emoji)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helpers.data import ImageTextDataset, captions_by_image
+from helpers.data import captions_by_image
 from helpers.encoders import DualEncoder
 from helpers.evaluation import (
     DIRECTIONS,
@@ -25,6 +25,7 @@ from helpers.evaluation import (
     retrieval_ranks,
 )
 from helpers.files import InputError
+from helpers.pretrained import make_dataset
 from helpers.runs import restore_model
 from helpers.scenes import COLOURS, SHAPES, Scene, ceiling, truth_of
 from helpers.sources import Record, open_pairs
@@ -36,11 +37,14 @@ PROBED = 2000  # training images that the linear probe learns from
 
 
 def encode_records(
-    model: DualEncoder, tokenizer: WordTokenizer, records: Sequence[Record], image_size: int, normalize: bool = True
+    model: DualEncoder, tokenizer: WordTokenizer, records: Sequence[Record], recipe: dict
 ) -> tuple[Tensor, Tensor]:
-    """Features of the images ``[images, dim]`` and of all their captions ``[captions, dim]``."""
-    dataset = ImageTextDataset(*paths_and_captions(records), image_size)
-    texts = list(itertools.chain(*dataset.captions))
+    """Features of the images ``[images, dim]`` and of all their captions ``[captions, dim]``.
+
+    They are L2-normalised, unless the model was trained on dot products.
+    """
+    dataset = make_dataset(*paths_and_captions(records), recipe)
+    texts, normalize = list(itertools.chain(*dataset.captions)), recipe.get("loss") != "dot_product"
     return encode_images(model, dataset, normalize), encode_texts(model, tokenizer, texts, normalize)
 
 
@@ -51,12 +55,12 @@ def evaluate_split(checkpoint: dict, data: Path, split: str) -> dict:
     cannot be read, or has captions that are wrong on purpose.
     """
     model, tokenizer = restore_model(checkpoint)
-    image_size = max(checkpoint["recipe"]["image_size"])
+    recipe = checkpoint["recipe"]
     pairs = open_pairs(data)
     records = pairs.records(split)
     if any(annotation.get("wrong") for record in records for annotation in record.annotations):
         raise InputError("some captions of this split are wrong on purpose; evaluate on val or test")
-    image_features, text_features = encode_records(model, tokenizer, records, image_size)
+    image_features, text_features = encode_records(model, tokenizer, records, recipe)
     _, image_of_caption = captions_by_image(paths_and_captions(records)[1])
     similarity = image_features @ text_features.T  # [images, captions]
     truth = truth_of(records)
@@ -66,9 +70,7 @@ def evaluate_split(checkpoint: dict, data: Path, split: str) -> dict:
         result = evaluate_scenes(similarity, records, *truth)
         if "minimal" in pairs.splits:
             minimal = pairs.records("minimal")
-            result["minimal_pairs"] = minimal_pairs_by_kind(
-                *encode_records(model, tokenizer, minimal, image_size), minimal
-            )
+            result["minimal_pairs"] = minimal_pairs_by_kind(*encode_records(model, tokenizer, minimal, recipe), minimal)
     result["intervals"] = intervals(retrieval_ranks(similarity, image_of_caption), image_of_caption)
     return result
 
@@ -120,11 +122,10 @@ def measure(checkpoint: dict, data: Path) -> dict[str, Any]:
     image: how many of its captions find it, plus the number of its captions if it finds one of them; their mean over
     ``2 * captions`` is R@1. The other measures are for exploring; scenes have more, and the ``ceiling`` of R@1.
     """
-    (model, tokenizer), size = restore_model(checkpoint), max(checkpoint["recipe"]["image_size"])
+    (model, tokenizer), recipe = restore_model(checkpoint), checkpoint["recipe"]
     pairs = open_pairs(data)
     records = pairs.records("test")
-    normalize = checkpoint["recipe"]["loss"] != "dot_product"  # search as in training
-    images, texts = encode_records(model, tokenizer, records, size, normalize)  # [images, dim], [captions, dim]
+    images, texts = encode_records(model, tokenizer, records, recipe)  # [images, dim], [captions, dim]
     similarity, (_, image_of_caption) = images @ texts.T, captions_by_image(paths_and_captions(records)[1])
     scored = scored_columns(records)
     measures: dict[str, Any] = {"R@1": 0.0, "chance": 100 / len(images)}
@@ -144,18 +145,18 @@ def measure(checkpoint: dict, data: Path) -> dict[str, Any]:
 
 def measure_scenes(checkpoint: dict, pairs: Pairs, images: Tensor, texts: Tensor) -> dict[str, float]:
     """The ``ceiling`` of R@1 on exact captions, in-batch accuracy, a linear probe, and minimal pairs, in percent."""
-    (model, tokenizer), size = restore_model(checkpoint), max(checkpoint["recipe"]["image_size"])
+    (model, tokenizer), recipe = restore_model(checkpoint), checkpoint["recipe"]
     records, probed = pairs.records("test"), pairs.records("train")[:PROBED]
     exact = [[caption["caption"] for caption in r.annotations if caption["level"] == "exact"] for r in records]
     (scenes, _), (probed_scenes, _) = truth_of(records), truth_of(probed)
-    probed_images, _ = encode_records(model, tokenizer, probed, size)
+    probed_images, _ = encode_records(model, tokenizer, probed, recipe)
     measures = {
         "ceiling": statistics.mean(ceiling(scenes, exact).values()),
         "in-batch accuracy": in_batch_accuracy(images, texts.unflatten(0, (len(images), -1))),
         "linear probe": linear_probe(probed_images, contents(probed_scenes), images, contents(scenes)),
     }
     minimal = pairs.records("minimal")
-    kinds = minimal_pairs_by_kind(*encode_records(model, tokenizer, minimal, size), minimal)
+    kinds = minimal_pairs_by_kind(*encode_records(model, tokenizer, minimal, recipe), minimal)
     for kind, accuracy in kinds.items():
         measures[f"minimal pairs, {kind}"] = statistics.mean(accuracy[way] for way in DIRECTIONS)
     return measures
@@ -196,7 +197,7 @@ def search_images(checkpoint: dict, data: Path, split: str, query: str, top: int
         raise InputError(f"ask for at least one image, not {top}")
     if not any(word in tokenizer.id_of for word in split_words(query)):
         raise InputError(f"the model knows no word of the query {query!r}; use words of its captions")
-    dataset = ImageTextDataset(*open_pairs(data).captions(split), max(checkpoint["recipe"]["image_size"]))
+    dataset = make_dataset(*open_pairs(data).captions(split), checkpoint["recipe"])
     cosines = encode_images(model, dataset) @ encode_texts(model, tokenizer, [query])[0]  # [images]
     best = cosines.argsort(descending=True, stable=True)[:top].tolist()
     return [(dataset.image_paths[row], cosines[row].item()) for row in best]

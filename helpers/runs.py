@@ -122,17 +122,17 @@ class Run:
         batch_loss: nn.Module,
         optimizers: list[torch.optim.Optimizer],
         tokenizer: WordTokenizer,
-        dropouts: dict,
+        architecture: dict,
         datasets: Sequence[ImageTextDataset],
     ) -> int:
         """Watch model and optimizers from here on; load the state of a resumed run. Return the number of steps done.
 
-        ``batch_loss`` has the model and the schedule of the temperature, ``dropouts`` the options of the model. A
-        resumed run needs ``datasets`` with the same captions, image names and file sizes.
+        ``batch_loss`` has the model and the schedule of the temperature, ``architecture`` the options of
+        :class:`DualEncoder`. A resumed run needs ``datasets`` with the same captions, image names and file sizes.
         """
         self.model, self.temperature, self.optimizers = batch_loss.model, batch_loss.temperature, optimizers
         self.constants = {
-            "architecture": dropouts,
+            "architecture": architecture,
             "vocabulary": tokenizer.vocabulary,
             "max_length": tokenizer.max_length,
             "recipe": self.settings,

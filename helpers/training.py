@@ -4,7 +4,7 @@ import math
 import random
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from tqdm import tqdm
 
 from helpers.augmentation import parse_augmentation
 from helpers.data import ImageTextDataset, make_loader
-from helpers.encoders import DualEncoder
+from helpers.encoders import TEXT_ENCODERS, DualEncoder
 from helpers.evaluation import evaluate
 from helpers.files import InputError, WriteError
 from helpers.losses import LOSSES
 from helpers.optimizers import make_optimizers, set_learning_rate
+from helpers.pretrained import HEAD_DIM, FeatureDataset, check_encoder, make_dataset
 from helpers.regularizers import RATES, REGULARIZERS, parse_regularizers
 from helpers.runs import open_run
 from helpers.scale.distributed import broadcast, local_contrastive_loss, parse_device, world
@@ -48,6 +49,8 @@ class Recipe:
     augment: tuple[str, ...] = option(
         (), "flip (unless a caption says left or right, in English or Chinese), flip:exchange, crop[:SHARE]"
     )
+    encoder: str = option("", "train a head on a frozen image encoder: lite0, lite1, lite2 or open_clip:MODEL:WEIGHTS")
+    text: str = option("", f"the text encoder: {', '.join(TEXT_ENCODERS)} (default mlp; with --encoder gru)")
     batch_size: int = option(256, "images per step, across all processes; the other pairs are the negatives")
     captions: int = option(2, "captions per image in a step; images with fewer repeat theirs")
     learning_rate: float = option(1.0, "a factor on the learning rates of all weights")
@@ -73,12 +76,19 @@ class Recipe:
             raise InputError(f"--captions must be 1 or more, not {self.captions}")
         if self.batch_size < 2:
             raise InputError(f"--batch-size must be 2 or more, not {self.batch_size}: other pairs are the negatives")
+        object.__setattr__(self, "text", self.text or ("gru" if self.encoder else "mlp"))
+        if self.text not in TEXT_ENCODERS:
+            raise InputError(f"--text must be one of {', '.join(TEXT_ENCODERS)}, not {self.text!r}")
         try:
             parse_schedule(self.temperature)
             parse_regularizers(self.regularizers)
             parse_augmentation(self.augment)
         except ValueError as error:
             raise InputError(str(error)) from None
+        if self.encoder:
+            check_encoder(self.encoder)
+            if self.augment:
+                raise InputError("--augment changes pixels, and a head sees only features; omit it")
 
 
 class BatchLoss(nn.Module):
@@ -103,7 +113,9 @@ class BatchLoss(nn.Module):
         """
         temperature, device = self.temperature(progress), next(self.model.parameters()).device
         loss_function = local_contrastive_loss if dist.is_initialized() else self.loss
-        images = batch["images"].to(device, memory_format=torch.channels_last)  # [batch, 3, height, width]
+        images = batch["images"].to(device)  # [batch, 3, height, width], or features [batch, crops, width]
+        if images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
         all_texts = [batch, *batch.get("further_texts", ())]
         parts = dict.fromkeys(("loss", *self.weights), torch.zeros((), device=device))  # one tensor, so no += below
         views = None
@@ -132,8 +144,11 @@ def load_data(
     paths, captions = pairs.captions("train")
     per_image = min(recipe.captions, max(map(len, captions)))
     augment = parse_augmentation(recipe.augment)
-    train_set = ImageTextDataset(paths, captions, recipe.image_size, recipe.seed, augment, per_image)
-    val_set = ImageTextDataset(*pairs.captions("val"), train_set.image_size)
+    if recipe.encoder:
+        train_set = FeatureDataset(paths, captions, recipe.encoder, recipe.seed, per_image, cache)
+    else:
+        train_set = ImageTextDataset(paths, captions, recipe.image_size, recipe.seed, augment, per_image)
+    val_set = make_dataset(*pairs.captions("val"), asdict(recipe), cache)
     if len(train_set) < 2:
         raise InputError(f"{data} has one training image, and a batch needs two or more: the others are the negatives")
     tokenizer, remarks = WordTokenizer.fit(captions)
@@ -199,11 +214,14 @@ def train(
     # Stage 2: model and optimizers, as they begin or as the stopped run left them.
     torch.manual_seed(recipe.seed)
     weights, dropouts = parse_regularizers(recipe.regularizers)
-    model = DualEncoder(len(tokenizer), tokenizer.max_length, **dropouts)
+    architecture = dropouts | {"text": recipe.text}
+    if recipe.encoder:
+        architecture |= {"dim": HEAD_DIM, "width": train_set[0]["image"].shape[-1]}
+    model = DualEncoder(len(tokenizer), tokenizer.max_length, **architecture)
     batch_loss = BatchLoss(model, parse_schedule(recipe.temperature), weights, recipe.loss)
     batch_loss.to(device, memory_format=torch.channels_last)  # this memory format speeds up convolutions
     optimizers = make_optimizers(model, batch_loss.temperature, recipe.learning_rate)
-    step = run.start(batch_loss, optimizers, tokenizer, dropouts, (train_set, val_set))
+    step = run.start(batch_loss, optimizers, tokenizer, architecture, (train_set, val_set))
     parallel_loss = DistributedDataParallel(batch_loss, find_unused_parameters=True) if ranks.size > 1 else batch_loss
     normalize = recipe.loss != "dot_product"
     if step == 0:

@@ -18,6 +18,7 @@ from unittest.mock import patch
 
 import numpy as np
 
+from helpers import pretrained
 from helpers.cli import read_arms
 from helpers.data import DATA
 from helpers.experiments import Row, compare, read_rows, read_study, run_experiment, verdicts
@@ -69,8 +70,6 @@ def resplit(data: Path, out: Path, seed: int, val: int, test: int) -> None:
 
 def cut_features(photographs: Path, folder: Path, encoder: str) -> None:
     """Put the frozen features of each split into the cache, cut from those of all photographs, computed once."""
-    from helpers import pretrained
-
     pairs = open_pairs(photographs)
     paths = sorted(path for split in pairs.splits for path in pairs.captions(split)[0])
     features = pretrained.image_features(paths, encoder, DATA / "cache")  # [photographs, crops, width]

