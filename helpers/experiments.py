@@ -177,9 +177,13 @@ def changed_options(recipe: Recipe) -> str:
 
 
 def provenance() -> Row:
-    """The commit and the versions that made a row."""
-    git = ["git", "-C", str(DATA), "describe", "--always", "--dirty", "--abbrev=12"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    """The commit (with a plus if files in helpers differ from it) and the versions that made a row."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(DATA), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    commit = git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "../helpers") else "")
     return {"commit": commit, "versions": f"python {platform.python_version()}, torch {torch.__version__}"}
 
 
