@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import stats
+from scipy.special import stdtr
 from tqdm import tqdm
 
 from helpers.evaluation import CONFIDENCE
@@ -57,8 +58,8 @@ def p_values(differences: Sequence[float], margin: float) -> tuple[float, float]
     mean, standard_error = np.mean(differences), np.std(differences, ddof=1) / len(differences) ** 0.5
     if standard_error == 0:
         return 1.0, float(mean != 0)
-    tail = partial(stats.t.sf, df=len(differences) - 1)  # the probability of a larger t
-    return float(2 * tail(abs(mean) / standard_error)), float(tail((margin - abs(mean)) / standard_error))
+    below = partial(stdtr, len(differences) - 1)  # the probability of a smaller t; Student's t is symmetric
+    return float(2 * below(-abs(mean) / standard_error)), float(below((abs(mean) - margin) / standard_error))
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -176,9 +177,13 @@ def changed_options(recipe: Recipe) -> str:
 
 
 def provenance() -> Row:
-    """The commit and the versions that made a row."""
-    git = ["git", "-C", str(DATA), "describe", "--always", "--dirty", "--abbrev=12"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    """The commit (with a plus if files in helpers differ from it) and the versions that made a row."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(DATA), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    commit = git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "../helpers") else "")
     return {"commit": commit, "versions": f"python {platform.python_version()}, torch {torch.__version__}"}
 
 

@@ -37,11 +37,14 @@ PROBED = 2000  # training images that the linear probe learns from
 
 
 def encode_records(
-    model: DualEncoder, tokenizer: WordTokenizer, records: Sequence[Record], recipe: dict, normalize: bool = True
+    model: DualEncoder, tokenizer: WordTokenizer, records: Sequence[Record], recipe: dict
 ) -> tuple[Tensor, Tensor]:
-    """Features of the images ``[images, dim]`` and of all their captions ``[captions, dim]``."""
+    """Features of the images ``[images, dim]`` and of all their captions ``[captions, dim]``.
+
+    They are L2-normalised, unless the model was trained on dot products.
+    """
     dataset = make_dataset(*paths_and_captions(records), recipe)
-    texts = list(itertools.chain(*dataset.captions))
+    texts, normalize = list(itertools.chain(*dataset.captions)), recipe.get("loss") != "dot_product"
     return encode_images(model, dataset, normalize), encode_texts(model, tokenizer, texts, normalize)
 
 
@@ -122,8 +125,7 @@ def measure(checkpoint: dict, data: Path) -> dict[str, Any]:
     (model, tokenizer), recipe = restore_model(checkpoint), checkpoint["recipe"]
     pairs = open_pairs(data)
     records = pairs.records("test")
-    normalize = recipe["loss"] != "dot_product"  # search as in training
-    images, texts = encode_records(model, tokenizer, records, recipe, normalize)  # [images, dim], [captions, dim]
+    images, texts = encode_records(model, tokenizer, records, recipe)  # [images, dim], [captions, dim]
     similarity, (_, image_of_caption) = images @ texts.T, captions_by_image(paths_and_captions(records)[1])
     scored = scored_columns(records)
     measures: dict[str, Any] = {"R@1": 0.0, "chance": 100 / len(images)}

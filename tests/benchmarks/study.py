@@ -14,7 +14,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
+import numpy as np
+
+from helpers import pretrained
 from helpers.cli import read_arms
 from helpers.data import DATA
 from helpers.experiments import Row, compare, read_rows, read_study, run_experiment, verdicts
@@ -41,7 +45,7 @@ class Part(NamedTuple):
 PARTS = {
     "scenes": Part("scenes", 16, 3, "--batch-size 128 --epochs 12"),
     "emoji": Part("emoji", 16, 3, "--batch-size 128 --epochs 12"),
-    "photographs": Part("photographs", 10, 3, "--batch-size 128 --epochs 12 --encoder lite0 --text bag"),
+    "photographs": Part("photographs", 10, 3, "--batch-size 128 --epochs 5 --encoder lite0 --text bag"),
     "regularizers": Part("scenes", 8, 2, "--batch-size 128 --epochs 12"),
     "batch": Part("scenes", 3, 0, "--epochs 12"),
     "wrong 0.1": Part("wrong 0.1", 3, 0, "--batch-size 128 --epochs 12"),
@@ -64,6 +68,22 @@ def resplit(data: Path, out: Path, seed: int, val: int, test: int) -> None:
         write_annotations(partial, by_split)
 
 
+def cut_features(photographs: Path, folder: Path, encoder: str) -> None:
+    """Put the frozen features of each split into the cache, cut from those of all photographs, computed once."""
+    pairs = open_pairs(photographs)
+    paths = sorted(path for split in pairs.splits for path in pairs.captions(split)[0])
+    features = pretrained.image_features(paths, encoder, DATA / "cache")  # [photographs, crops, width]
+    row_of = {path.name: row for row, path in enumerate(paths)}
+
+    def write(file: Path, own: Sequence[str], name: str) -> None:
+        np.save(file, features[[row_of[Path(path).name] for path in own]])
+
+    split_again = open_pairs(folder)
+    with patch.object(pretrained, "write_features", write):
+        for split in split_again.splits:
+            pretrained.image_features(split_again.captions(split)[0], encoder, DATA / "cache")
+
+
 def prepare(name: str, seed: int, photographs: Path | None) -> None:
     """Write the pairs of a seed, unless they are there."""
     folder = DATA / "study" / f"{name}-{seed}"
@@ -73,6 +93,7 @@ def prepare(name: str, seed: int, photographs: Path | None) -> None:
         resplit(DATA / "emoji", folder, seed, val=188, test=565)
     elif name == "photographs":
         resplit(photographs, folder, seed, val=1000, test=1000)
+        cut_features(photographs, folder, "lite0")
     else:
         wrong = float(name.removeprefix("wrong ")) if name != "scenes" else 0.0
         write_scenes(folder, SCENES, seed, CROWDED._replace(wrong=wrong))

@@ -1,5 +1,6 @@
 """Experiments: equal arms differ by nothing, a finished run is only read, and a run can be repeated to the last bit."""
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -59,9 +60,9 @@ def test_a_row_says_what_made_it(rows: list[dict]) -> None:
         assert row["commit"]
         assert f"torch {torch.__version__}" in row["versions"]
         assert len(row["validation"].split()) == 2  # before training, and after the epoch
-    assert next(row for row in rows if row["arm"] == "other seeds")["options"].endswith(
-        '"seed": 100, "batch_size": 32}'
-    )
+    options = json.loads(next(row["options"] for row in rows if row["arm"] == "other seeds"))
+    assert (options["epochs"], options["seed"], options["batch_size"]) == (1, 100, 32)
+    assert "temperature" not in options  # it is the default
 
 
 def test_a_finished_experiment_is_only_read(rows: list[dict], folder: Path) -> None:
