@@ -51,9 +51,15 @@ def lab(port: str = "") -> None:
 
 
 def write_features() -> None:
-    from helpers.classroom.snapshots import write_snapshots  # loads torch, which no other command needs
+    from helpers.classroom.snapshots import write_snapshots  # loads torch, which most commands do not need
 
     write_snapshots(DATA / "features.npz", DATA / "model.pt")
+
+
+def write_release() -> None:
+    from helpers.classroom.release import release  # loads torch
+
+    release()
 
 
 def execute_all(*notebooks: str) -> None:
@@ -68,6 +74,7 @@ COMMANDS = {  # `make help` says what they are for
     "pairs": generate_pairs,
     "execute": execute_all,
     "features": write_features,
+    "release": write_release,
 }
 
 

@@ -67,10 +67,10 @@ def fingerprints(notebook: NotebookNode) -> dict[str, str]:
     return {cell.id: hashlib.sha256(cell.source.encode()).hexdigest()[:8] for cell in notebook.cells}
 
 
-def news(fresh: NotebookNode, copy: Path) -> list[str]:
-    """The headings over the cells that are new or changed since ``copy`` was made; [] if the copy does not tell."""
+def news(fresh: NotebookNode, target: Path) -> list[str]:
+    """The headings over the cells that are new or changed since the copy was made; [] if the copy does not tell."""
     try:
-        handed_out = json.loads(copy.read_text(encoding="utf-8"))["metadata"]["handed_out"]
+        handed_out = json.loads(target.read_text(encoding="utf-8"))["metadata"]["handed_out"]
     except (ValueError, KeyError, TypeError):
         return []
     heading, headings = "", []
