@@ -1,5 +1,6 @@
 """nbgrader's settings for this course; `make release` copies this file next to the assignments."""
 
+import atexit
 import os
 import shutil
 import sys
@@ -10,10 +11,11 @@ if not shutil.which("bwrap"):
     sys.exit("Install bubblewrap first (apt-get install bubblewrap). It keeps submissions away from your files.")
 os.environ["JUPYTER_PATH"] = str(Path(__file__).parent)  # the sandbox is there, in kernels/python3
 os.environ["COURSE_QUICK"] = "1"  # lessons that train do so for a few seconds only
-connection = tempfile.TemporaryDirectory(prefix="nbgrader-")
+connection = tempfile.mkdtemp(prefix="nbgrader-")
+atexit.register(shutil.rmtree, connection, ignore_errors=True)
 
 c = get_config()  # noqa: F821, nbgrader defines it
-c.KernelManager.connection_file = f"{connection.name}/kernel.json"
+c.KernelManager.connection_file = f"{connection}/kernel.json"
 c.KernelManager.transport = "ipc"  # by files, since the sandbox has no network
 c.ClearSolutions.enabled = False  # the assignments have stubs already
 c.Execute.timeout = 120  # seconds per cell
