@@ -56,7 +56,8 @@ for name, deed in deeds.items():
         print("succeeded:", name)
     except (Exception, StopIteration, MemoryError):
         print("failed:", name)
-l2_normalize = symmetric_loss = mask_same_image = multi_positive_loss = answer = "anything"
+l2_normalize = lambda features: features
+symmetric_loss = lambda images, texts, temperature: (images * texts).sum()
 """
 
 
