@@ -75,15 +75,15 @@ shell.run_cell("from helpers.data import DATA; print('pairs in', DATA)").raise_e
 
 
 def run_colab_cell(folder: Path, colab: str) -> str:
-    """Run the set-up cell of the README in ``folder`` with a ``pip`` that does nothing; the result is what it prints."""
+    """Run the set-up cell of the README in ``folder``, without installing packages; the result is what it prints."""
     (cell,) = re.findall(
         r"^```python\n(import sys\n.+?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
     )
     programs = folder / "bin"
     programs.mkdir()
-    (programs / "python").symlink_to(sys.executable)
-    (programs / "pip").write_text('#!/bin/sh\necho "pip $@"\n')
-    (programs / "pip").chmod(0o755)
+    for name, line in {"python": f'exec "{sys.executable}" "$@"', "pip": 'echo "pip $@"'}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{line}\n")
+        (programs / name).chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "IPYTHONDIR": str(folder / "ipython")}
     command = [sys.executable, "-c", COLAB, cell.replace("ADDRESS", str(ROOT)), colab]
