@@ -9,6 +9,7 @@ from subprocess import run
 
 from helpers.classroom.copies import ROOT, lessons, make_copies, reset
 from helpers.classroom.execute import execute
+from helpers.classroom.release import release
 from helpers.files import DATA, InputError, locked
 
 
@@ -51,15 +52,9 @@ def lab(port: str = "") -> None:
 
 
 def write_features() -> None:
-    from helpers.classroom.snapshots import write_snapshots  # loads torch, which most commands do not need
+    from helpers.classroom.snapshots import write_snapshots  # loads torch, which no other command needs
 
     write_snapshots(DATA / "features.npz", DATA / "model.pt")
-
-
-def write_release() -> None:
-    from helpers.classroom.release import release  # loads torch
-
-    release()
 
 
 def execute_all(*notebooks: str) -> None:
@@ -74,7 +69,7 @@ COMMANDS = {  # `make help` says what they are for
     "pairs": generate_pairs,
     "execute": execute_all,
     "features": write_features,
-    "release": write_release,
+    "release": release,
 }
 
 
