@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help lab exercises reset env pairs test clean test-long notebooks features experiments benchmark lock
+.PHONY: help lab exercises reset release env pairs test clean test-long notebooks features experiments benchmark lock
 .SILENT:
 
 help:
@@ -29,6 +29,9 @@ exercises: $(ready) ## make your own copies of the notebooks in my_course/, and 
 
 reset: $(ready) ## make one copy again (NB=01) and keep your work next to it
 	$(python) -m helpers.classroom reset "$(NB)"
+
+release: $(ready) ## write an nbgrader course with points and hidden tests into nbgrader_course/
+	$(python) -m helpers.classroom release
 
 env: $(ready) ## only set up the environment (PYTHON=python3.12 sets the Python, TORCH_BACKEND=cpu a small torch)
 	echo "The environment in .venv is ready."
