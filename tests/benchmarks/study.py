@@ -21,7 +21,7 @@ import numpy as np
 from helpers import pretrained
 from helpers.cli import read_arms
 from helpers.data import DATA
-from helpers.experiments import Row, compare, read_rows, read_study, run_experiment, verdicts
+from helpers.experiments import Row, read_study, run_experiment
 from helpers.files import atomic_folder
 from helpers.report import aligned
 from helpers.scenes.render import Difficulty, write_scenes
@@ -158,16 +158,6 @@ def run_part(name: str, photographs: Path | None, jobs: int) -> None:
     run(name, "chosen", part, arms, range(part.seeds), jobs)
 
 
-def judged() -> list[Row]:
-    """The cells of the study; those of the table of regularizers are a family of their own."""
-    cells = read_study(STUDY)
-    if (STUDY / "regularizers.csv").exists():
-        rows = read_rows(STUDY / "regularizers.csv")
-        roles = {row["arm"]: "regularizer" for row in rows if row["arm"] != "baseline"}
-        cells += [{"source": "regularizers"} | cell for cell in verdicts(compare(rows, "baseline", roles, 1.5))]
-    return cells
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=", ".join(PARTS))
@@ -177,9 +167,8 @@ def main() -> None:
     for name in options.parts:
         run_part(name, options.photographs, options.jobs)
     columns = ("source", "arm", "role", "n", "mean", "low", "high", "margin", "verdict")
-    table = [
-        [f"{cell[c]:+.2f}" if c in ("mean", "low", "high") else str(cell[c]) for c in columns] for cell in judged()
-    ]
+    cells = read_study(STUDY, {name: part.seeds for name, part in PARTS.items()})
+    table = [[f"{cell[c]:+.2f}" if c in ("mean", "low", "high") else str(cell[c]) for c in columns] for cell in cells]
     print("\n".join(aligned([columns, *table])))
     with (STUDY / "verdicts.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([columns, *table])

@@ -1,0 +1,99 @@
+"""The figures of lesson 06: bets on claims, verdicts on a simulated arm, the cells of the study, and heat maps."""
+
+from collections.abc import Mapping, Sequence
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from helpers.experiments import Row, difference, judge
+from helpers.widgets.figures import live_figure
+
+COLOURS = {"better": "#009E73", "worse": "#D55E00", "equivalent": "#0072B2", "undecided": "0.3"}
+
+
+def bets(arms: Sequence[str]) -> ipywidgets.GridBox:
+    """Show a list to choose from for each arm, whose ``value`` is the bet."""
+    layout, style = ipywidgets.Layout(width="400px"), {"description_width": "200px"}
+    options = ["no bet yet", "better", "worse", "equivalent", "undecided"]
+    lists = [ipywidgets.Dropdown(description=arm, options=options, layout=layout, style=style) for arm in arms]
+    return ipywidgets.GridBox(lists)
+
+
+def plot_cell(axis: Axes, row: float, cell: Row) -> None:
+    """Plot the interval of a cell, as far as the axis goes, and write the mean and the verdict at the right."""
+    colour = COLOURS.get(cell["verdict"], "0.6")
+    axis.plot([cell["low"], cell["high"]], [row, row], color=colour, linewidth=2)
+    axis.plot(cell["mean"], row, "o", color=colour, markersize=5)
+    mean = f"{cell['mean']:+.1f} " if cell["n"] > 1 else ""
+    place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8}
+    axis.annotate(mean + cell["verdict"], (1.02, row), color=colour if mean else "0.45", **place)
+
+
+def forest(cells: Sequence[Row], claimed: Mapping[str, float], limits: tuple[float, float]) -> Figure:
+    """Plot the difference of each arm (row) to the baseline on each source (panel), with its simultaneous interval.
+
+    The band has the differences that are too small to matter; a diamond is a ``claimed`` difference. Primary cells have
+    a star. What is beyond the limits is cut off.
+    """
+    arms, sources = (list(dict.fromkeys(cell[name] for cell in cells)) for name in ("arm", "source"))
+    arms.sort(key=lambda arm: any(cell["role"] == "control" for cell in cells if cell["arm"] == arm))  # these come last
+    size = (1.8 + 3.1 * len(sources), 1 + 0.27 * len(arms))  # inches
+    figure, axes = plt.subplots(1, len(sources), figsize=size, dpi=90, sharey=True, squeeze=False, layout="constrained")
+    for axis, source in zip(axes[0], sources, strict=True):
+        for cell in (cell for cell in cells if cell["source"] == source):
+            row = arms.index(cell["arm"])
+            plot_cell(axis, row, cell)
+            if cell["role"] == "primary":
+                axis.plot(0.03, row, "k*", transform=axis.get_yaxis_transform(), markersize=7)
+        axis.axvspan(-cell["margin"], cell["margin"], color="0.9", zorder=0)
+        axis.axvline(0, color="0.35", linewidth=1)
+        axis.plot(list(claimed.values()), [arms.index(arm) for arm in claimed], "D", color="k", markerfacecolor="none")
+        axis.set(title=source, xlabel="difference in R@1, points", xlim=limits, ylim=(len(arms) - 0.5, -0.5))
+        axis.set_yticks(range(len(arms)), arms)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def verdict_figure() -> ipywidgets.VBox:
+    """Show the differences of simulated pairs, their interval, and the verdict for a margin of 1.5 points."""
+    figure, noise = Figure(figsize=(7, 2.4), layout="constrained"), np.random.default_rng(4).normal(0, 1.3, 40)
+    axis = figure.subplots()
+
+    def update(effect: int, seeds: int) -> None:
+        differences = effect / 2 + noise[:seeds]
+        (verdict,), interval = judge([differences], [1.5]), difference(differences, np.zeros(seeds))
+        axis.clear()
+        axis.axvspan(-1.5, 1.5, color="0.9", zorder=0)
+        axis.axvline(0, color="0.35", linewidth=1)
+        axis.plot(differences, np.ones(seeds), "o", color="0.4", markerfacecolor="none")
+        plot_cell(axis, 0, interval | {"verdict": verdict, "n": seeds})
+        title = f"true effect {effect / 2:+.1f}, {seeds} seeds: {verdict}"
+        axis.set(xlim=(-6, 6), ylim=(-0.7, 1.7), yticks=[0, 1], yticklabels=["interval", "each seed"], title=title)
+        axis.set_xlabel("difference in points")
+
+    effects = ipywidgets.IntSlider(value=0, min=-6, max=6, description="Effect x 2")
+    return live_figure(figure, update, effect=effects, seeds=ipywidgets.IntSlider(8, 2, 40, description="Seeds"))
+
+
+def heat_maps(grids: Mapping[str, Mapping[tuple[str, str], Sequence[float]]]) -> ipywidgets.VBox:
+    """Show R@1 by temperature and a second option after each epoch; a grid has a list of R@1 for each pair of both."""
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axes = figure.subplots(1, len(grids), squeeze=False)[0]
+
+    def update(epoch: int) -> None:
+        for axis, (title, grid) in zip(axes, grids.items(), strict=True):
+            rows, columns = (list(dict.fromkeys(names)) for names in zip(*grid, strict=True))
+            recalls = np.array([[grid[row, column][epoch] for column in columns] for row in rows])
+            axis.clear()
+            axis.imshow(recalls, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+            for (row, column), recall in np.ndenumerate(recalls):
+                axis.text(column, row, f"{recall:.0f}", ha="center", va="center", color="w" if recall > 55 else "k")
+            axis.set(xlabel=title, ylabel="temperature", xticks=range(len(columns)), xticklabels=columns)
+            axis.set_yticks(range(len(rows)), rows)
+        figure.suptitle(f"validation R@1 in % after epoch {epoch}")
+
+    last = min(len(recalls) for grid in grids.values() for recalls in grid.values()) - 1
+    return live_figure(figure, update, epoch=ipywidgets.IntSlider(last, 0, last, description="Epoch"))
