@@ -37,7 +37,7 @@ from helpers.checks.lesson05 import (
     check_training_step,
     check_which_checkpoint,
 )
-from helpers.checks.lesson06 import check_in_batch_accuracy, check_paired_interval, check_sign_flip_p_value
+from helpers.checks.lesson06 import check_faults, check_power, check_protocol, check_sign_flip_p_value
 from helpers.checks.lesson08 import (
     check_break_even_ranks,
     check_divided_loss,

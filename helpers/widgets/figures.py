@@ -58,7 +58,6 @@ def panels(
     x_label: str,
     chance: Mapping[str, float] | None = None,
     log_x: bool = False,
-    from_zero: bool = True,
 ) -> Figure:
     """Plot panels side by side, each with its lines by name; ``chance`` has a dotted level for some of them."""
     size = (9.6 if len(by_title) > 1 else 6.4, 3.2)  # inches
@@ -67,9 +66,7 @@ def panels(
         for (name, y), style in zip(lines.items(), cycle(STYLES), strict=False):  # for readers who confuse the colours
             axis.plot(x, y, label=name, linestyle=style)
         level = (chance or {}).get(title)
-        axis.set(title=title, xlabel=x_label)
-        if from_zero:
-            axis.set_ylim(0, 1.08 * max(axis.get_ylim()[1], level or 0))
+        axis.set(title=title, xlabel=x_label, ylim=(0, 1.08 * max(axis.get_ylim()[1], level or 0)))
         if level is not None:
             axis.axhline(level, linestyle=":", color="0.35")
             axis.annotate("chance", (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)

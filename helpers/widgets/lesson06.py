@@ -23,10 +23,11 @@ def bets(arms: Sequence[str]) -> ipywidgets.GridBox:
 
 
 def plot_cell(axis: Axes, row: float, cell: Row) -> None:
-    """Plot the interval of a cell, as far as the axis goes, and write the mean and the verdict at the right."""
+    """Plot a cell's interval, and a ring for each seed, as far as the axis goes; write the verdict at the right."""
     colour = COLOURS.get(cell["verdict"], "0.6")
     axis.plot([cell["low"], cell["high"]], [row, row], color=colour, linewidth=2)
     axis.plot(cell["mean"], row, "o", color=colour, markersize=5)
+    axis.plot(cell["differences"], [row + 0.25] * cell["n"], "o", color="0.5", markerfacecolor="none", markersize=2.5)
     mean = f"{cell['mean']:+.1f} " if cell["n"] > 1 else ""
     place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8}
     axis.annotate(mean + cell["verdict"], (1.02, row), color=colour if mean else "0.45", **place)
@@ -40,7 +41,7 @@ def forest(cells: Sequence[Row], claimed: Mapping[str, float], limits: tuple[flo
     """
     arms, sources = (list(dict.fromkeys(cell[name] for cell in cells)) for name in ("arm", "source"))
     arms.sort(key=lambda arm: any(cell["role"] == "control" for cell in cells if cell["arm"] == arm))  # these come last
-    size = (1.8 + 3.1 * len(sources), 1 + 0.27 * len(arms))  # inches
+    size = (1.8 + 3.1 * len(sources), 1 + 0.34 * len(arms))  # inches
     figure, axes = plt.subplots(1, len(sources), figsize=size, dpi=90, sharey=True, squeeze=False, layout="constrained")
     for axis, source in zip(axes[0], sources, strict=True):
         for cell in (cell for cell in cells if cell["source"] == source):
@@ -59,7 +60,7 @@ def forest(cells: Sequence[Row], claimed: Mapping[str, float], limits: tuple[flo
 
 def verdict_figure() -> ipywidgets.VBox:
     """Show the differences of simulated pairs, their interval, and the verdict for a margin of 1.5 points."""
-    figure, noise = Figure(figsize=(7, 2.4), layout="constrained"), np.random.default_rng(4).normal(0, 1.3, 40)
+    figure, noise = Figure(figsize=(7, 2), layout="constrained"), np.random.default_rng(4).normal(0, 1.3, 40)
     axis = figure.subplots()
 
     def update(effect: int, seeds: int) -> None:
@@ -68,11 +69,9 @@ def verdict_figure() -> ipywidgets.VBox:
         axis.clear()
         axis.axvspan(-1.5, 1.5, color="0.9", zorder=0)
         axis.axvline(0, color="0.35", linewidth=1)
-        axis.plot(differences, np.ones(seeds), "o", color="0.4", markerfacecolor="none")
-        plot_cell(axis, 0, interval | {"verdict": verdict, "n": seeds})
+        plot_cell(axis, 0, interval | {"differences": differences, "verdict": verdict, "n": seeds})
         title = f"true effect {effect / 2:+.1f}, {seeds} seeds: {verdict}"
-        axis.set(xlim=(-6, 6), ylim=(-0.7, 1.7), yticks=[0, 1], yticklabels=["interval", "each seed"], title=title)
-        axis.set_xlabel("difference in points")
+        axis.set(xlim=(-6, 6), ylim=(0.6, -0.4), yticks=[], xlabel="difference in points", title=title)
 
     effects = ipywidgets.IntSlider(value=0, min=-6, max=6, description="Effect x 2")
     return live_figure(figure, update, effect=effects, seeds=ipywidgets.IntSlider(8, 2, 40, description="Seeds"))
