@@ -24,7 +24,7 @@ def plot_cell(axis: Axes, row: float, cell: Row) -> None:
     """Plot a cell's margin, its interval and a ring for each seed, as far as the axis goes; write the verdict."""
     colour = COLOURS.get(cell["verdict"], "0.55")
     axis.axvspan(-cell["margin"], cell["margin"], color="0.9", zorder=0)
-    axis.axvline(0, color="0.35", linewidth=1)
+    axis.axvline(0, color="0.35", linewidth=0.5)
     axis.plot([cell["low"], cell["high"]], [row, row], color=colour, linewidth=2)
     axis.plot(cell["mean"], row, "o", color=colour, markersize=5)
     axis.plot(cell["differences"], [row + 0.25] * cell["n"], "o", color="0.5", markerfacecolor="none", markersize=2.5)
@@ -62,8 +62,7 @@ def verdict_figure() -> ipywidgets.VBox:
         differences = effect / 2 + noise[:seeds]
         (verdict,), interval = judge([differences], [1.5]), difference(differences, np.zeros(seeds))
         axis.clear()
-        cell = interval | {"differences": differences, "verdict": verdict, "n": seeds, "margin": 1.5}
-        plot_cell(axis, 0, cell)
+        plot_cell(axis, 0, interval | dict(differences=differences, verdict=verdict, n=seeds, margin=1.5))
         axis.set(xlim=(-6, 6), ylim=(0.6, -0.4), yticks=[], xlabel="difference in points")
         axis.set_title(f"true effect {effect / 2:+.1f}, {seeds} seeds: {verdict}")
 

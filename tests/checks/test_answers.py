@@ -130,18 +130,8 @@ def step_in_another_order(
     return loss
 
 
-def interval_by_scipy(values: Tensor, baseline: Tensor) -> list[float]:
-    interval = stats.ttest_rel(values.numpy(), baseline.numpy()).confidence_interval(0.95)
-    return [(interval.low + interval.high) / 2, interval.low, interval.high]
-
-
-def accuracy_by_loops(images: Tensor, texts: Tensor, batch_size: int) -> float:
-    hits = []
-    for start in range(0, len(images) - batch_size + 1, batch_size):
-        x, y = F.normalize(images[start : start + batch_size]), F.normalize(texts[start : start + batch_size])
-        for i in range(batch_size):
-            hits += [int((y @ x[i]).argmax()) == i, int((x @ y[i]).argmax()) == i]
-    return 100 * sum(hits) / len(hits)
+def power_by_scipy(noise: Tensor, effect: float) -> float:
+    return 100 * float(np.mean(stats.ttest_1samp(noise.numpy() + effect, 0, axis=1).pvalue < 0.05))
 
 
 def p_value_by_scipy(differences: Tensor) -> float:
@@ -173,9 +163,8 @@ RIGHT = [
     (checks.check_multi_scale_loss, multi_scale_by_library),
     (checks.check_recall_at_k, recall_by_loops),
     (checks.check_training_step, step_in_another_order),
-    (checks.check_paired_interval, interval_by_scipy),
-    (checks.check_in_batch_accuracy, accuracy_by_loops),
     (checks.check_sign_flip_p_value, p_value_by_scipy),
+    (checks.check_power, power_by_scipy),
     (checks.check_sigmoid_loss_in_blocks, sigmoid_by_loops),
     (checks.check_merge_ranks, lambda top, totals: np.logaddexp.reduce(top.numpy() + np.log(totals.numpy()), axis=0)),
 ]
@@ -275,7 +264,7 @@ WRONG = [
     (checks.check_training_step, step_without_backward, "the parameters never change"),
     (checks.check_training_step, lambda *given: print(step_in_another_order(*given)), "is a return missing?"),
     (checks.check_recall_at_k, share_of_rows, "recall is asked for in percent"),
-    (checks.check_paired_interval, lambda a, b: interval_by_scipy(b, a), "baseline minus values"),
+    (checks.check_power, lambda noise, effect: power_by_scipy(noise, 0), "the effect is not used"),
     (checks.check_sigmoid_loss_in_blocks, matches_from_column_0, "the matches begin at column 0"),
     (checks.check_sigmoid_loss_in_blocks, lambda *given: sigmoid_by_loops(*given).item(), "cannot train a model"),
     (checks.check_merge_ranks, lambda top, totals: top.amax(0) + totals.sum(0).log(), "scale their sums"),
@@ -295,3 +284,46 @@ def test_the_setting_of_lesson_03_is_where_ten_texts_count(temperature: float, c
         snapshots.image_features[-1, 8:24], snapshots.text_features[-1, 8:24], temperature=temperature
     )
     assert explorer.numbers()["effective_negatives"] == pytest.approx(count, abs=0.1)
+
+
+PROTOCOL = {
+    "baseline": "--temperature 0.1",
+    "arm": "--temperature 0.1 --augment flip:exchange",
+    "tuned on": "val",
+    "measured on": "test",
+    "tuning seeds": [100, 101],
+    "seeds": list(range(12)),
+    "margin": 1.5,
+    "verdict after": 12,
+}
+FLAWS = [
+    ({"arm": "--temperature 0.2 --augment flip:exchange"}, "changes nothing else"),
+    ({"arm": "--temperature 0.1 --augment flip"}, "skips most of our captions"),
+    ({"arm": "--temperature 0.1"}, "add --augment flip:exchange"),
+    ({"tuned on": "test"}, "choose on val"),
+    ({"measured on": "val"}, "measure on test"),
+    ({"tuning seeds": [11, 12]}, "must not be among"),
+    ({"margin": 0}, "above 0"),
+    ({"margin": 2.5}, "must not be too small to matter"),
+    ({"seeds": [5] * 12, "verdict after": 1}, "an interval needs seeds"),
+    ({"seeds": range(4), "verdict after": 4}, "to find 2 points"),
+    ({"margin": 0.5}, "too few seeds for this margin"),
+    ({"verdict after": 5}, "after all seeds"),
+]
+
+
+def test_a_sound_protocol_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    for change in ({}, {"seeds": range(40), "verdict after": 40, "margin": 0.8}):
+        checks.check_protocol(PROTOCOL | change)
+        assert capsys.readouterr().out.startswith("Right: ")
+
+
+@pytest.mark.parametrize(("change", "words"), FLAWS, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_flaw_of_a_protocol_is_named(change: dict, words: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(words)):
+        checks.check_protocol(PROTOCOL | change)
+
+
+def test_a_protocol_with_gaps_is_not_judged() -> None:
+    with pytest.raises(AssertionError, match="fill in all of"):
+        checks.check_protocol({"seeds": range(16)})
