@@ -59,7 +59,10 @@ class ImageEncoder(nn.Module):
 
     def scales(self, images: Tensor) -> list[Tensor]:
         """Return features ``[batch, dim]`` at each scale, coarse (the mean of all regions) to fine (every region)."""
-        return ImageViews(self, images).image_scales
+        return self.views(images).image_scales
+
+    def views(self, images: Tensor) -> "ImageViews":
+        return ImageViews(self, images)
 
 
 class TextEncoder(nn.Module):
@@ -72,10 +75,15 @@ class TextEncoder(nn.Module):
     """
 
     def __init__(
-        self, words: int, max_length: int, dim: int = 128, dropout: float = 0.0, word_dropout: float = 0.0
+        self,
+        words: int,
+        max_length: int,
+        dim: int = 128,
+        dropout: float = 0.0,
+        word_dropout: float = 0.0,
+        width: int = 64,
     ) -> None:
         super().__init__()
-        width = 64
         self.max_length = max_length
         self.word_dropout = word_dropout
         self.embedding = nn.Embedding(words, width)
@@ -145,7 +153,7 @@ class DualEncoder(nn.Module):
 
         Training asks for views, so that a term pays only for what it uses; evaluation calls the encoders directly.
         """
-        return BatchViews(ImageViews(self.image_encoder, images), TextViews(self.text_encoder, token_ids, padding))
+        return BatchViews(self.image_encoder.views(images), TextViews(self.text_encoder, token_ids, padding))
 
 
 class ImageViews:

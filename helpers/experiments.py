@@ -82,21 +82,21 @@ def measure(checkpoint: dict, data: Path) -> dict[str, float]:
     The measures are R@1 in both directions over all captions and over the exact ones, the accuracy on minimal pairs,
     :func:`in_batch_accuracy`, and the linear probe. The last two and R@1 are all called "alignment accuracy" somewhere.
     """
-    (model, tokenizer), size = restore_model(checkpoint), max(checkpoint["recipe"]["image_size"])
+    (model, tokenizer), recipe = restore_model(checkpoint), checkpoint["recipe"]
     pairs = open_pairs(data)
     train_set, test_set, minimal_set = pairs.records("train")[:PROBED], pairs.records("test"), pairs.records("minimal")
-    images, texts = encode_records(model, tokenizer, test_set, size)  # [images, dim], [captions, dim]
+    images, texts = encode_records(model, tokenizer, test_set, recipe)  # [images, dim], [captions, dim]
     captions = texts.unflatten(0, (len(images), len(LEVELS)))  # [images, levels, dim]
     measures = {}
     for name, own in (("all", captions), ("exact", captions[:, [LEVELS.index("exact")]])):
         image_of_caption = torch.arange(len(images)).repeat_interleave(own.shape[1])
         metrics = retrieval_metrics(images @ own.flatten(0, 1).T, image_of_caption)
         measures |= {f"{way.replace('_', ' ')}, {name} captions": metrics[way]["R@1"] for way in DIRECTIONS}
-    kinds = minimal_pairs_by_kind(*encode_records(model, tokenizer, minimal_set, size), minimal_set)
+    kinds = minimal_pairs_by_kind(*encode_records(model, tokenizer, minimal_set, recipe), minimal_set)
     both = {f"minimal pairs, {kind}": statistics.mean(own[way] for way in DIRECTIONS) for kind, own in kinds.items()}
     measures |= both | {"minimal pairs": statistics.mean(both.values())}
     measures["in-batch accuracy"] = in_batch_accuracy(images, captions)
-    probed, _ = encode_records(model, tokenizer, train_set, size)
+    probed, _ = encode_records(model, tokenizer, train_set, recipe)
     known, asked = (contents(truth_of(records)[0]) for records in (train_set, test_set))
     measures["linear probe"] = linear_probe(probed, known, images, asked)
     return measures

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from helpers.data import ImageTextDataset, captions_by_image
+from helpers.data import captions_by_image
 from helpers.encoders import DualEncoder
 from helpers.evaluation import (
     DIRECTIONS,
@@ -19,6 +19,7 @@ from helpers.evaluation import (
     retrieval_ranks,
 )
 from helpers.files import InputError
+from helpers.pretrained import make_dataset
 from helpers.runs import restore_model
 from helpers.scenes import Scene, truth_of
 from helpers.sources import Record, open_pairs
@@ -27,10 +28,10 @@ from helpers.text import WordTokenizer, split_words
 
 
 def encode_records(
-    model: DualEncoder, tokenizer: WordTokenizer, records: Sequence[Record], image_size: int
+    model: DualEncoder, tokenizer: WordTokenizer, records: Sequence[Record], recipe: dict
 ) -> tuple[Tensor, Tensor]:
     """Features of the images ``[images, dim]`` and of all their captions ``[captions, dim]``."""
-    dataset = ImageTextDataset(*paths_and_captions(records), image_size)
+    dataset = make_dataset(*paths_and_captions(records), recipe)
     return encode_images(model, dataset), encode_texts(model, tokenizer, list(itertools.chain(*dataset.captions)))
 
 
@@ -41,12 +42,12 @@ def evaluate_split(checkpoint: dict, data: Path, split: str) -> dict:
     cannot be read, or has captions that are wrong on purpose.
     """
     model, tokenizer = restore_model(checkpoint)
-    image_size = max(checkpoint["recipe"]["image_size"])
+    recipe = checkpoint["recipe"]
     pairs = open_pairs(data)
     records = pairs.records(split)
     if any(annotation.get("wrong") for record in records for annotation in record.annotations):
         raise InputError("some captions of this split are wrong on purpose; evaluate on val or test")
-    image_features, text_features = encode_records(model, tokenizer, records, image_size)
+    image_features, text_features = encode_records(model, tokenizer, records, recipe)
     _, image_of_caption = captions_by_image(paths_and_captions(records)[1])
     similarity = image_features @ text_features.T  # [images, captions]
     truth = truth_of(records)
@@ -56,9 +57,7 @@ def evaluate_split(checkpoint: dict, data: Path, split: str) -> dict:
         result = evaluate_scenes(similarity, records, *truth)
         if "minimal" in pairs.splits:
             minimal = pairs.records("minimal")
-            result["minimal_pairs"] = minimal_pairs_by_kind(
-                *encode_records(model, tokenizer, minimal, image_size), minimal
-            )
+            result["minimal_pairs"] = minimal_pairs_by_kind(*encode_records(model, tokenizer, minimal, recipe), minimal)
     result["intervals"] = intervals(retrieval_ranks(similarity, image_of_caption), image_of_caption)
     return result
 
@@ -118,7 +117,7 @@ def search_images(checkpoint: dict, data: Path, split: str, query: str, top: int
         raise InputError(f"ask for at least one image, not {top}")
     if not any(word in tokenizer.id_of for word in split_words(query)):
         raise InputError(f"the model knows no word of the query {query!r}; use words of its captions")
-    dataset = ImageTextDataset(*open_pairs(data).captions(split), max(checkpoint["recipe"]["image_size"]))
+    dataset = make_dataset(*open_pairs(data).captions(split), checkpoint["recipe"])
     cosines = encode_images(model, dataset) @ encode_texts(model, tokenizer, [query])[0]  # [images]
     best = cosines.argsort(descending=True, stable=True)[:top].tolist()
     return [(dataset.image_paths[row], cosines[row].item()) for row in best]

@@ -17,6 +17,7 @@ from helpers.data import ImageTextDataset
 from helpers.encoders import DualEncoder
 from helpers.files import DATA, InputError, atomic_file
 from helpers.optimizers import learning_rate_factor
+from helpers.pretrained import make_model
 from helpers.scale.distributed import broadcast, mean_over_ranks, world
 from helpers.text import WordTokenizer
 
@@ -61,7 +62,7 @@ def restore_model(content: dict) -> tuple[DualEncoder, WordTokenizer]:
     """The trained model, in evaluation mode, and the tokenizer it was trained with."""
     try:
         tokenizer = WordTokenizer(content["vocabulary"], content["max_length"])
-        model = DualEncoder(len(tokenizer), tokenizer.max_length, **content["architecture"])
+        model = make_model(len(tokenizer), tokenizer.max_length, **content["architecture"])
         model.load_state_dict(content["model"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[-1].strip()
@@ -122,17 +123,17 @@ class Run:
         batch_loss: nn.Module,
         optimizers: list[torch.optim.Optimizer],
         tokenizer: WordTokenizer,
-        dropouts: dict,
+        architecture: dict,
         datasets: Sequence[ImageTextDataset],
     ) -> int:
         """Watch model and optimizers from here on; load the state of a resumed run. Return the number of steps done.
 
-        ``batch_loss`` has the model and the schedule of the temperature, ``dropouts`` the options of the model. A
-        resumed run needs ``datasets`` with the same captions, image names and file sizes.
+        ``batch_loss`` has the model and the schedule of the temperature, ``architecture`` the options of
+        :func:`make_model`. A resumed run needs ``datasets`` with the same captions, image names and file sizes.
         """
         self.model, self.temperature, self.optimizers = batch_loss.model, batch_loss.temperature, optimizers
         self.constants = {
-            "architecture": dropouts,
+            "architecture": architecture,
             "vocabulary": tokenizer.vocabulary,
             "max_length": tokenizer.max_length,
             "recipe": self.settings,

@@ -4,7 +4,7 @@ import math
 import random
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from helpers.evaluation import evaluate
 from helpers.files import InputError, WriteError
 from helpers.losses import contrastive_loss
 from helpers.optimizers import make_optimizers, set_learning_rate
+from helpers.pretrained import TEXT_ENCODERS, FeatureDataset, check_encoders, make_dataset, make_model
 from helpers.regularizers import RATES, REGULARIZERS, parse_regularizers
 from helpers.runs import open_run
 from helpers.scale.distributed import broadcast, local_contrastive_loss, parse_device, world
@@ -47,6 +48,8 @@ class Recipe:
     augment: tuple[str, ...] = option(
         (), "flip (unless a caption says left or right, in English or Chinese), flip:exchange, crop[:SHARE]"
     )
+    encoder: str = option("", "a frozen image encoder, of which a head is trained: lite0, open_clip:MODEL:WEIGHTS, ...")
+    text: str = option("gru", f"the text encoder next to a frozen image encoder: {', '.join(TEXT_ENCODERS)}")
     batch_size: int = option(256, "images per step, across all processes; the other pairs are the negatives")
     captions: int = option(2, "captions per image in a step; images with fewer repeat theirs")
 
@@ -67,10 +70,13 @@ class Recipe:
             raise InputError(f"--captions must be 1 or more, not {self.captions}")
         if self.batch_size < 2:
             raise InputError(f"--batch-size must be 2 or more, not {self.batch_size}: other pairs are the negatives")
+        if self.encoder and self.augment:
+            raise InputError("--augment changes pixels, and --encoder trains on features; leave one of them out")
         try:
             parse_schedule(self.temperature)
             parse_regularizers(self.regularizers)
             parse_augmentation(self.augment)
+            check_encoders(self.encoder, self.text)
         except ValueError as error:
             raise InputError(str(error)) from None
 
@@ -95,7 +101,9 @@ class BatchLoss(nn.Module):
         """
         temperature, device = self.temperature(progress), next(self.model.parameters()).device
         loss_function = local_contrastive_loss if dist.is_initialized() else contrastive_loss
-        images = batch["images"].to(device, memory_format=torch.channels_last)  # [batch, 3, height, width]
+        images = batch["images"].to(device)  # [batch, 3, height, width], or features [batch, crops, width]
+        if images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
         all_texts = [batch, *batch.get("further_texts", ())]
         parts = dict.fromkeys(("loss", *self.weights), torch.zeros((), device=device))  # one tensor, so no += below
         views = None
@@ -124,8 +132,11 @@ def load_data(
     paths, captions = pairs.captions("train")
     per_image = min(recipe.captions, max(map(len, captions)))
     augment = parse_augmentation(recipe.augment)
-    train_set = ImageTextDataset(paths, captions, recipe.image_size, recipe.seed, augment, per_image)
-    val_set = ImageTextDataset(*pairs.captions("val"), train_set.image_size)
+    if recipe.encoder:
+        train_set = FeatureDataset(paths, captions, recipe.encoder, recipe.seed, per_image, cache)
+    else:
+        train_set = ImageTextDataset(paths, captions, recipe.image_size, recipe.seed, augment, per_image)
+    val_set = make_dataset(*pairs.captions("val"), asdict(recipe), cache)
     if len(train_set) < 2:
         raise InputError(f"{data} has one training image, and a batch needs two or more: the others are the negatives")
     tokenizer, remarks = WordTokenizer.fit(captions)
@@ -187,11 +198,14 @@ def train(
     # Stage 2: model and optimizers, as they begin or as the stopped run left them.
     torch.manual_seed(recipe.seed)
     weights, dropouts = parse_regularizers(recipe.regularizers)
-    model = DualEncoder(len(tokenizer), tokenizer.max_length, **dropouts)
+    architecture = dropouts | (
+        {"width": train_set[0]["image"].shape[-1], "text": recipe.text} if recipe.encoder else {}
+    )
+    model = make_model(len(tokenizer), tokenizer.max_length, **architecture)
     batch_loss = BatchLoss(model, parse_schedule(recipe.temperature), weights)
     batch_loss.to(device, memory_format=torch.channels_last)  # this memory format speeds up convolutions
     optimizers = make_optimizers(model, batch_loss.temperature)
-    step = run.start(batch_loss, optimizers, tokenizer, dropouts, (train_set, val_set))
+    step = run.start(batch_loss, optimizers, tokenizer, architecture, (train_set, val_set))
     parallel_loss = DistributedDataParallel(batch_loss, find_unused_parameters=True) if ranks.size > 1 else batch_loss
     if step == 0:
         run.keep(step, len(loader), validate(model, tokenizer, val_set))

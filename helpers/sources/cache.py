@@ -6,7 +6,7 @@ again, even if the new one has the same size and date. The folder may be removed
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from pathlib import Path
@@ -22,22 +22,33 @@ FEW = 200  # images that one process decodes sooner than two can start
 
 
 def decoded(paths: Sequence[Path | str], image_size: int, folder: Path | str | None = None) -> np.ndarray:
-    """The pixels of all images, each resized to a square: uint8 ``[images, 3, image_size, image_size]``, read-only.
+    """The pixels of all images, each resized to a square: uint8 ``[images, 3, image_size, image_size]``, read-only."""
+    return cached(paths, f"{image_size}px", lambda file, paths: write(file, paths, image_size), folder)
 
-    The first call decodes the images and writes a cache into ``folder`` (``data/cache``); later calls map it. A second
-    process that wants the same cache waits. A broken image or an unwritable folder raises ``InputError``.
+
+def cached(
+    paths: Sequence[Path | str],
+    kind: str,
+    write: Callable[[Path, Sequence[str]], None],
+    folder: Path | str | None = None,
+) -> np.ndarray:
+    """What ``write(file, paths)`` computes of all images, one row per image, read-only.
+
+    The first call writes a cache into ``folder`` (``data/cache``); later calls map it. A second process that wants the
+    same cache waits. A broken image or an unwritable folder raises ``InputError``.
     """
     paths = [os.path.abspath(path) for path in paths]
     folder = CACHE if folder is None else Path(folder)
-    images = f"{short_hash(paths)}-{image_size}px"
+    images = f"{short_hash(paths)}-{kind}"
     states = (f"{s.st_size}:{s.st_mtime_ns}:{s.st_ctime_ns}:{s.st_ino}" for s in map(os.stat, paths))
     file = folder / f"{images}-{short_hash(states)}.npy"
     if not file.exists():
         with locked(folder, wait=True):
             if not file.exists():  # another process may have written it meanwhile
-                for outdated in folder.glob(f"{images}-*.npy"):
-                    outdated.unlink()
-                write(file, paths, image_size)
+                for outdated in folder.glob(f"{images}-*"):
+                    if outdated.stem != file.stem:
+                        outdated.unlink()
+                write(file, paths)
     return np.load(file, mmap_mode="r")
 
 

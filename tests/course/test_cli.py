@@ -33,8 +33,12 @@ def test_every_field_of_the_recipe_is_an_option_of_train() -> None:
         captions=1,
     )
     assert parse("--seconds", "7") == Recipe(seconds=7)
-    unchanged = [f.name for f in dataclasses.fields(Recipe) if getattr(recipe, f.name) == f.default]
-    assert unchanged == ["seconds"]  # so that no field is left out above
+    frozen = parse("--encoder", "lite0", "--text", "bag")  # with --augment they would be refused
+    assert frozen == Recipe(seconds=60, encoder="lite0", text="bag")
+    default = Recipe(seconds=60)
+    names = [f.name for f in dataclasses.fields(Recipe)]
+    unchanged = [name for name in names if getattr(recipe, name) == getattr(frozen, name) == getattr(default, name)]
+    assert unchanged == []  # so that no field is left out above
 
 
 def test_without_a_length_train_takes_a_minute() -> None:

@@ -15,9 +15,10 @@ LAYERS = [  # from bottom to top; a file may import from its own layer and from 
     {"scale"},
     {"scenes", "sources", "augmentation", "diagnostics"},
     {"encoders", "data", "regularizers"},
+    {"pretrained"},
     {"evaluation", "runs", "gap_toy", "grounding"},
     {"regularizer_report", "report", "training"},
-    {"experiments", "pretrained"},
+    {"experiments"},
     {"checks", "widgets", "classroom", "cli", "__main__", "__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
