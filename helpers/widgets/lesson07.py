@@ -1,0 +1,88 @@
+"""Lesson 07: a search by words in real images, and the kinds of emoji."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from helpers.data import captions_by_image
+from helpers.losses import contrastive_loss, cosine_similarities
+from helpers.pretrained import image_features
+from helpers.sources import Record, open_pairs
+from helpers.sources.coco import paths_and_captions
+from helpers.sources.images import read_square
+from helpers.text import WordTokenizer, split_words
+from helpers.widgets.figures import caption_fonts, pair_sheet
+
+KINDS = {  # the first and last code points of blocks, from the headings of Unicode's charts
+    "flag": [(0x1F1E6, 0x1F1FF), (0x1F3F4, 0x1F3F4)],
+    "face": [(0x1F600, 0x1F640), (0x1F910, 0x1F917), (0x1F920, 0x1F92F), (0x1F970, 0x1F97A)],
+    "person": [(0x1F466, 0x1F487), (0x1F645, 0x1F64F), (0x1F9CD, 0x1F9DF)],
+    "animal": [(0x1F400, 0x1F43F), (0x1F980, 0x1F9AE)],
+    "food": [(0x1F32D, 0x1F32F), (0x1F345, 0x1F37F), (0x1F950, 0x1F96F)],
+    "vehicle": [(0x1F681, 0x1F6A4), (0x1F6E9, 0x1F6FC)],
+}
+
+
+class Split(NamedTuple):
+    records: list[Record]
+    images: Tensor  # frozen features, float [images, 1280]
+    texts: list[str]
+    image_of_text: Tensor  # int64 [texts]
+
+
+def label_of(record: Record, labels: Sequence[str]) -> int:
+    """The index of an image's label, or -1: an emoji's kind, otherwise the only label among the words of its captions."""
+    own = {word for annotation in record.annotations for word in split_words(annotation["caption"])}
+    if "emoji" in record.image:
+        point = ord(record.image["emoji"][0][0])
+        own = {kind for kind, blocks in KINDS.items() if any(first <= point <= last for first, last in blocks)}
+    matches = [index for index, label in enumerate(labels) if label in own]
+    return matches[0] if len(matches) == 1 else -1
+
+
+class ImageSearch:
+    """Search the test images of a folder by words, with two heads that are trained on frozen features in seconds."""
+
+    def __init__(self, folder: Path) -> None:
+        self.pairs = open_pairs(folder)
+        self.train, self.val, self.test = map(self.read, ("train", "val", "test"))
+        self.tokenizer = WordTokenizer.build(self.train.texts)
+        token_ids = self.tokenizer(self.train.texts)[0]  # [texts, length]
+        torch.manual_seed(0)
+        self.image_head, self.text_head = nn.Linear(1280, 128), nn.EmbeddingBag(len(self.tokenizer), 128, padding_idx=0)
+        nn.init.normal_(self.text_head.weight, std=0.02)
+        optimizer = torch.optim.AdamW([*self.image_head.parameters(), *self.text_head.parameters()], lr=0.003)
+        for _ in range(100):
+            rows = torch.randperm(len(token_ids))[:256]
+            x, y = self.image_head(self.train.images[self.train.image_of_text[rows]]), self.text_head(token_ids[rows])
+            contrastive_loss(x, y, 0.1).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def read(self, split: str) -> Split:
+        records = self.pairs.records(split)[: 100 if os.environ.get("COURSE_QUICK") else None]
+        paths, captions = paths_and_captions(records)
+        crops = torch.tensor(image_features(paths, "lite0")).float()  # [images, crops, 1280]
+        return Split(records, crops.mean(1), *captions_by_image(captions))
+
+    @torch.no_grad()
+    def __call__(self, query: str) -> None:
+        text = self.text_head(self.tokenizer([query])[0])  # [1, 128]
+        cosines = cosine_similarities(self.image_head(self.test.images), text)[:, 0]  # [images]
+        best = cosines.argsort(descending=True)[:6].tolist()
+        unknown = [word for word in split_words(query) if word not in self.tokenizer.id_of]
+        title = query + (f"   (not in the training texts: {', '.join(unknown)})" if unknown else "")
+        self.show([self.test.records[row] for row in best], [f"{cosines[row]:.2f}" for row in best], title)
+
+    def show(self, records: Sequence[Record], notes: Sequence[str], title: str = "") -> Figure:
+        """Plot images in rows of six, each with its note below it."""
+        images = [torch.from_numpy(np.array(read_square(record.path, 128))).permute(2, 0, 1) for record in records]
+        figure = pair_sheet(images, notes)
+        figure.suptitle(title, fontfamily=caption_fonts())
+        return figure
