@@ -50,7 +50,7 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     for field in dataclasses.fields(Recipe):
         flag = "--" + field.name.replace("_", "-").replace("regularizers", "regularizer")
         shown = " ".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-        default = "" if field.default in (None, ()) else f" (default {shown})"
+        default = "" if field.default in (None, (), "") else f" (default {shown})"
         settings = {"dest": field.name, "default": argparse.SUPPRESS, "help": field.metadata["help"] + default}
         parser.add_argument(flag, **settings, **KINDS.get(types[field.name], {"type": float, "metavar": "N"}))
 

@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from helpers.augmentation import LEAST_SHARE, resize, sample_box
 
@@ -121,6 +122,68 @@ class TextEncoder(nn.Module):
         return TextViews(self, token_ids, padding).text_scales
 
 
+class BagOfWords(TextEncoder):
+    """A text encoder that ignores the order of the words: the mean of their embeddings, and one linear layer."""
+
+    def __init__(self, words: int, max_length: int, dim: int, dropout: float = 0.0, word_dropout: float = 0.0) -> None:
+        super().__init__(words, max_length, dim, dropout, word_dropout, width=300)
+        self.hidden = nn.Identity()
+        self.sentence_projection = nn.Linear(300, dim)
+
+    def states(self, words: Tensor, used: Tensor) -> Tensor:
+        """Return what is averaged, zero at padding; ``used`` ``[batch, length, 1]`` is False at padding."""
+        return words
+
+    def sentence(self, words: Tensor) -> Tensor:
+        used = words.any(2, keepdim=True)  # [batch, length, 1]
+        mean = self.states(words, used).sum(1) / used.sum(1)  # [batch, states]
+        return self.sentence_projection(self.dropout(mean))
+
+
+class GRUTextEncoder(BagOfWords):
+    """A recurrent network reads the words in both directions; the mean of its states goes through one linear layer.
+
+    Source: Faghri et al., 2018, "VSE++", section 4.1, with one direction and the last state.
+    """
+
+    def __init__(self, words: int, max_length: int, dim: int, dropout: float = 0.0, word_dropout: float = 0.0) -> None:
+        super().__init__(words, max_length, dim, dropout, word_dropout)
+        self.hidden = nn.GRU(300, 512, batch_first=True, bidirectional=True)
+        self.sentence_projection = nn.Linear(2 * 512, dim)
+
+    def states(self, words: Tensor, used: Tensor) -> Tensor:
+        position = torch.arange(1, words.shape[1] + 1, device=words.device)
+        lengths = (used[:, :, 0] * position).amax(1)  # [batch], up to the last word; the rest must not be read
+        packed = pack_padded_sequence(words, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        states, _ = pad_packed_sequence(self.hidden(packed)[0], batch_first=True, total_length=words.shape[1])
+        return states * used  # [batch, length, 2 * 512]
+
+
+TEXT_ENCODERS = {"mlp": TextEncoder, "gru": GRUTextEncoder, "bag": BagOfWords}
+
+
+class FeatureHead(nn.Module):
+    """The image encoder next to a frozen one: a linear layer on the features of several crops of each image.
+
+    In training it takes one crop at random, which is a random crop at no cost; otherwise the mean of all crops.
+    """
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(width, dim)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the image features ``[batch, dim]`` of frozen features ``[batch, crops, width]``."""
+        if not self.training:
+            return self.projection(features.mean(1))
+        images, crops = features.shape[:2]
+        crop = torch.randint(crops, (images,), device=features.device)
+        return self.projection(features[torch.arange(images, device=features.device), crop])
+
+    def views(self, features: Tensor) -> "FeatureViews":
+        return FeatureViews(self, features)
+
+
 def pool_regions(regions: Tensor, grid: int) -> Tensor:
     """Average the blocks of a square of regions: ``[batch, side * side, dim]`` to ``[batch, grid * grid, dim]``."""
     side = math.isqrt(regions.shape[1])
@@ -129,7 +192,10 @@ def pool_regions(regions: Tensor, grid: int) -> Tensor:
 
 
 class DualEncoder(nn.Module):
-    """An image encoder and a text encoder with one embedding space; the features are not normalised."""
+    """An image encoder and a text encoder with one embedding space; the features are not normalised.
+
+    ``text`` is one of ``TEXT_ENCODERS``. With ``width`` the image encoder is a head on frozen features of that width.
+    """
 
     def __init__(
         self,
@@ -139,10 +205,12 @@ class DualEncoder(nn.Module):
         dropout: float = 0.0,
         word_dropout: float = 0.0,
         patch_dropout: float = 0.0,
+        text: str = "mlp",
+        width: int = 0,
     ) -> None:
         super().__init__()
-        self.image_encoder = ImageEncoder(dim, patch_dropout)
-        self.text_encoder = TextEncoder(words, max_length, dim, dropout, word_dropout)
+        self.image_encoder = FeatureHead(width, dim) if width else ImageEncoder(dim, patch_dropout)
+        self.text_encoder = TEXT_ENCODERS[text](words, max_length, dim, dropout, word_dropout)
 
     def forward(self, images: Tensor, token_ids: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
         """Return image features and text features, each ``[batch, dim]``."""
@@ -191,6 +259,26 @@ class ImageViews:
         top, left, box_height, box_width = sample_box(generator, height, width, LEAST_SHARE)
         box = self.images[:, :, top : top + box_height, left : left + box_width]
         return self.encoder(resize(box, max(SMALLEST, min(height, width) // 2)))
+
+
+class FeatureViews(ImageViews):
+    """The views of frozen features ``[batch, crops, width]``: crops take the place of regions."""
+
+    @cached_property
+    def image_features(self) -> Tensor:  # [batch, dim]
+        return self.encoder(self.images)
+
+    @cached_property
+    def image_scales(self) -> list[Tensor]:  # [batch, dim] each: the mean of the crops, the whole image, one crop
+        return [self.regions.mean(1), self.regions[:, 0], self.image_features]
+
+    @cached_property
+    def regions(self) -> Tensor:  # [batch, crops, dim]
+        return self.encoder.projection(self.images)
+
+    @cached_property
+    def local_features(self) -> Tensor:  # [batch, dim] of another random crop
+        return self.encoder(self.images)
 
 
 class TextViews:

@@ -17,7 +17,6 @@ from helpers.data import ImageTextDataset
 from helpers.encoders import DualEncoder
 from helpers.files import DATA, InputError, atomic_file
 from helpers.optimizers import learning_rate_factor
-from helpers.pretrained import make_model
 from helpers.scale.distributed import broadcast, mean_over_ranks, world
 from helpers.text import WordTokenizer
 
@@ -62,7 +61,7 @@ def restore_model(content: dict) -> tuple[DualEncoder, WordTokenizer]:
     """The trained model, in evaluation mode, and the tokenizer it was trained with."""
     try:
         tokenizer = WordTokenizer(content["vocabulary"], content["max_length"])
-        model = make_model(len(tokenizer), tokenizer.max_length, **content["architecture"])
+        model = DualEncoder(len(tokenizer), tokenizer.max_length, **content["architecture"])
         model.load_state_dict(content["model"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[-1].strip()
@@ -129,7 +128,7 @@ class Run:
         """Watch model and optimizers from here on; load the state of a resumed run. Return the number of steps done.
 
         ``batch_loss`` has the model and the schedule of the temperature, ``architecture`` the options of
-        :func:`make_model`. A resumed run needs ``datasets`` with the same captions, image names and file sizes.
+        :class:`DualEncoder`. A resumed run needs ``datasets`` with the same captions, image names and file sizes.
         """
         self.model, self.temperature, self.optimizers = batch_loss.model, batch_loss.temperature, optimizers
         self.constants = {

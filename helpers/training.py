@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from helpers.augmentation import parse_augmentation
 from helpers.data import ImageTextDataset, make_loader
-from helpers.encoders import DualEncoder
+from helpers.encoders import TEXT_ENCODERS, DualEncoder
 from helpers.evaluation import evaluate
 from helpers.files import InputError, WriteError
 from helpers.losses import contrastive_loss
 from helpers.optimizers import make_optimizers, set_learning_rate
-from helpers.pretrained import TEXT_ENCODERS, FeatureDataset, check_encoders, make_dataset, make_model
+from helpers.pretrained import HEAD_DIM, FeatureDataset, check_encoder, make_dataset
 from helpers.regularizers import RATES, REGULARIZERS, parse_regularizers
 from helpers.runs import open_run
 from helpers.scale.distributed import broadcast, local_contrastive_loss, parse_device, world
@@ -48,8 +48,8 @@ class Recipe:
     augment: tuple[str, ...] = option(
         (), "flip (unless a caption says left or right, in English or Chinese), flip:exchange, crop[:SHARE]"
     )
-    encoder: str = option("", "a frozen image encoder, of which a head is trained: lite0, open_clip:MODEL:WEIGHTS, ...")
-    text: str = option("gru", f"the text encoder next to a frozen image encoder: {', '.join(TEXT_ENCODERS)}")
+    encoder: str = option("", "train a head on a frozen image encoder: lite0, lite1, lite2 or open_clip:MODEL:WEIGHTS")
+    text: str = option("", f"the text encoder: {', '.join(TEXT_ENCODERS)} (default mlp; with --encoder gru)")
     batch_size: int = option(256, "images per step, across all processes; the other pairs are the negatives")
     captions: int = option(2, "captions per image in a step; images with fewer repeat theirs")
 
@@ -70,15 +70,19 @@ class Recipe:
             raise InputError(f"--captions must be 1 or more, not {self.captions}")
         if self.batch_size < 2:
             raise InputError(f"--batch-size must be 2 or more, not {self.batch_size}: other pairs are the negatives")
-        if self.encoder and self.augment:
-            raise InputError("--augment changes pixels, and --encoder trains on features; leave one of them out")
+        object.__setattr__(self, "text", self.text or ("gru" if self.encoder else "mlp"))
+        if self.text not in TEXT_ENCODERS:
+            raise InputError(f"--text must be one of {', '.join(TEXT_ENCODERS)}, not {self.text!r}")
         try:
             parse_schedule(self.temperature)
-            parse_regularizers(self.regularizers)
+            _, rates = parse_regularizers(self.regularizers)
             parse_augmentation(self.augment)
-            check_encoders(self.encoder, self.text)
         except ValueError as error:
             raise InputError(str(error)) from None
+        if self.encoder:
+            check_encoder(self.encoder)
+            if self.augment or "patch_dropout" in rates:
+                raise InputError("--augment and patch_dropout change pixels, and a head sees only features; omit them")
 
 
 class BatchLoss(nn.Module):
@@ -198,10 +202,10 @@ def train(
     # Stage 2: model and optimizers, as they begin or as the stopped run left them.
     torch.manual_seed(recipe.seed)
     weights, dropouts = parse_regularizers(recipe.regularizers)
-    architecture = dropouts | (
-        {"width": train_set[0]["image"].shape[-1], "text": recipe.text} if recipe.encoder else {}
-    )
-    model = make_model(len(tokenizer), tokenizer.max_length, **architecture)
+    architecture = dropouts | {"text": recipe.text}
+    if recipe.encoder:
+        architecture |= {"dim": HEAD_DIM, "width": train_set[0]["image"].shape[-1]}
+    model = DualEncoder(len(tokenizer), tokenizer.max_length, **architecture)
     batch_loss = BatchLoss(model, parse_schedule(recipe.temperature), weights)
     batch_loss.to(device, memory_format=torch.channels_last)  # this memory format speeds up convolutions
     optimizers = make_optimizers(model, batch_loss.temperature)
