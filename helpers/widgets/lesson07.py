@@ -19,13 +19,13 @@ from helpers.sources.images import read_square
 from helpers.text import WordTokenizer, split_words
 from helpers.widgets.figures import caption_fonts, pair_sheet
 
-KINDS = {  # the first and last code points of blocks, from the headings of Unicode's charts
-    "flag": [(0x1F1E6, 0x1F1FF), (0x1F3F4, 0x1F3F4)],
-    "face": [(0x1F600, 0x1F640), (0x1F910, 0x1F917), (0x1F920, 0x1F92F), (0x1F970, 0x1F97A)],
-    "person": [(0x1F466, 0x1F487), (0x1F645, 0x1F64F), (0x1F9CD, 0x1F9DF)],
-    "animal": [(0x1F400, 0x1F43F), (0x1F980, 0x1F9AE)],
-    "food": [(0x1F32D, 0x1F32F), (0x1F345, 0x1F37F), (0x1F950, 0x1F96F)],
-    "vehicle": [(0x1F681, 0x1F6A4), (0x1F6E9, 0x1F6FC)],
+KINDS = {  # code points of emoji, by the headings of Unicode's charts
+    "flag": range(0x1F1E6, 0x1F200),
+    "face": range(0x1F600, 0x1F641),
+    "person": range(0x1F466, 0x1F488),
+    "animal": range(0x1F400, 0x1F440),
+    "food": range(0x1F345, 0x1F380),
+    "vehicle": range(0x1F681, 0x1F6A5),
 }
 
 
@@ -37,11 +37,10 @@ class Split(NamedTuple):
 
 
 def label_of(record: Record, labels: Sequence[str]) -> int:
-    """The index of an image's label, or -1: an emoji's kind, otherwise the only label among the words of its captions."""
+    """The index of an image's label, or -1: an emoji's kind, for other images the only label that the captions name."""
     own = {word for annotation in record.annotations for word in split_words(annotation["caption"])}
     if "emoji" in record.image:
-        point = ord(record.image["emoji"][0][0])
-        own = {kind for kind, blocks in KINDS.items() if any(first <= point <= last for first, last in blocks)}
+        own = {kind for kind, points in KINDS.items() if ord(record.image["emoji"][0][0]) in points}
     matches = [index for index, label in enumerate(labels) if label in own]
     return matches[0] if len(matches) == 1 else -1
 
@@ -76,8 +75,8 @@ class ImageSearch:
         text = self.text_head(self.tokenizer([query])[0])  # [1, 128]
         cosines = cosine_similarities(self.image_head(self.test.images), text)[:, 0]  # [images]
         best = cosines.argsort(descending=True)[:6].tolist()
-        unknown = [word for word in split_words(query) if word not in self.tokenizer.id_of]
-        title = query + (f"   (not in the training texts: {', '.join(unknown)})" if unknown else "")
+        new = [word for word in split_words(query) if word not in self.tokenizer.id_of]
+        title = query + (f"   (not in the training texts: {', '.join(new)})" if new else "")
         self.show([self.test.records[row] for row in best], [f"{cosines[row]:.2f}" for row in best], title)
 
     def show(self, records: Sequence[Record], notes: Sequence[str], title: str = "") -> Figure:
