@@ -5,7 +5,7 @@ data                pairs on disk to batches                                    
 augmentation        flips and crops that keep captions true                     lesson 01
 losses              the contrastive loss and its family                         lesson 02
 temperature         constant, scheduled, learned                                lesson 03
-diagnostics         which negatives get the gradient; alignment, gaps, rank      lesson 03
+diagnostics         which negatives get the gradient; where features lie         lesson 03
 gap_toy             nine pairs where a modality gap helps                       lesson 03
 regularizers        terms added to the loss                                     lesson 04
 regularizer_report  what a term really does                                     lesson 04

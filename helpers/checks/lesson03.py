@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 from helpers.checks.core import CASES, Choice, Setting, Values, exercise
 from helpers.checks.lesson02 import random_pairs
 from helpers.losses import cosine_similarities, without_diagonal
-from helpers.temperature import CosineDecay
+from helpers.temperature import cosine_decay
 
 
 def pairs_at_low_temperature(generator: Generator, case: int) -> tuple[Tensor, Tensor, float]:
@@ -72,7 +72,7 @@ def check_cosine_schedule(progress: float, start: float, end: float) -> Values:
         raise ValueError(f"progress must be from 0 to 1, not {progress}")
     angle, way = math.pi * progress, start - end
     remaining = (1 + math.cos(angle)) / 2
-    return CosineDecay(start, end)(progress), {
+    return cosine_decay(progress, start, end), {
         "this goes from end to start; at progress 0 the temperature is start": start - way * remaining,
         "this is a full period, which returns to start; use half of one": end + way * (1 + math.cos(2 * angle)) / 2,
         "this is a straight line; half a cosine is slow at both ends": start - way * progress,
