@@ -38,6 +38,7 @@ from helpers.checks.lesson05 import (
     check_which_checkpoint,
 )
 from helpers.checks.lesson06 import check_in_batch_accuracy, check_paired_interval, check_sign_flip_p_value
+from helpers.checks.lesson07 import check_classify, check_fine_tuning, check_is_it_zero_shot, check_suspects
 from helpers.checks.lesson08 import (
     check_break_even_ranks,
     check_divided_loss,
