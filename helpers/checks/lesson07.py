@@ -22,16 +22,11 @@ def check_classify(images: Tensor, prompts: Tensor) -> Values:
     means = F.normalize(prompts, dim=2).mean(1)  # [labels, dim]
     best_prompt = (F.normalize(images, dim=1) @ F.normalize(prompts, dim=2).mT).amax(2).argmax(0)  # [images]
     return nearest(images, means), {
-        "normalise each prompt before the mean; here a long one counts more than a short one": (
-            nearest(images, prompts.mean(1))
-        ),
+        "a long prompt counts more than a short one; normalise before the mean": nearest(images, prompts.mean(1)),
         "normalise the means too; prompts that disagree have a short mean": (images @ means.T).argmax(1),
         "nothing is normalised; the label needs the largest cosine": (images @ prompts.mean(1).T).argmax(1),
-        "this takes the mean over the labels; the prompts are dimension 1": (
-            nearest(images, F.normalize(prompts, dim=2).mean(0))
-        ),
+        "this takes the mean over the labels, dimension 0": nearest(images, F.normalize(prompts, dim=2).mean(0)),
         "this is the label with the best single prompt; compare with the mean of its prompts": best_prompt,
-        "this is the label with the smallest cosine": nearest(-images, means),
         "this is an image for each label; choose a label for each image": nearest(means, images),
     }
 
@@ -51,9 +46,7 @@ def check_suspects(train: Tensor, test: Tensor, count: int) -> Values:
         "these are the least similar pairs": pairs(-cosines),
         "similar means a large cosine; normalise both sides": pairs(test @ train.T),
         "a test image can have several near duplicates; take the largest cosines of all": pairs(best_only),
-        "a row of the matrix has as many entries as there are training images; divide by that": pairs(
-            cosines, len(test)
-        ),
+        "a row of the matrix has one entry per training image; divide by their number": pairs(cosines, len(test)),
     }
 
 
@@ -61,8 +54,7 @@ check_fine_tuning = Setting(
     name="fine_tuning",
     low=85,
     high=130,
-    too_low="too few new words are right: take more steps, and let each image choose among the three words; or too little "
-    "is kept: take a smaller learning rate, or fewer steps",
+    too_low="below 85 %: for the new words take more steps, for the old search a smaller learning rate",
     too_high="more than all cannot be right",
     right="30 images taught the model three words, and it still knows the old ones.",
 )

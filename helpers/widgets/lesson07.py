@@ -1,4 +1,4 @@
-"""Lesson 07: a search by words in real images, and the kinds of emoji."""
+"""Lesson 07: a search by words in real images."""
 
 import os
 from collections.abc import Sequence
@@ -7,26 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from helpers.data import captions_by_image
 from helpers.losses import contrastive_loss, cosine_similarities
 from helpers.pretrained import image_features
 from helpers.sources import Record, open_pairs
-from helpers.sources.coco import paths_and_captions
 from helpers.sources.images import read_square
 from helpers.text import WordTokenizer, split_words
 from helpers.widgets.figures import caption_fonts, pair_sheet
-
-KINDS = {  # code points of emoji, by the headings of Unicode's charts
-    "flag": range(0x1F1E6, 0x1F200),
-    "face": range(0x1F600, 0x1F641),
-    "person": range(0x1F466, 0x1F488),
-    "animal": range(0x1F400, 0x1F440),
-    "food": range(0x1F345, 0x1F380),
-    "vehicle": range(0x1F681, 0x1F6A5),
-}
 
 
 class Split(NamedTuple):
@@ -34,15 +23,6 @@ class Split(NamedTuple):
     images: Tensor  # frozen features, float [images, 1280]
     texts: list[str]
     image_of_text: Tensor  # int64 [texts]
-
-
-def label_of(record: Record, labels: Sequence[str]) -> int:
-    """The index of an image's label, or -1: an emoji's kind, for other images the only label that the captions name."""
-    own = {word for annotation in record.annotations for word in split_words(annotation["caption"])}
-    if "emoji" in record.image:
-        own = {kind for kind, points in KINDS.items() if ord(record.image["emoji"][0][0]) in points}
-    matches = [index for index, label in enumerate(labels) if label in own]
-    return matches[0] if len(matches) == 1 else -1
 
 
 class ImageSearch:
@@ -66,22 +46,19 @@ class ImageSearch:
 
     def read(self, split: str) -> Split:
         records = self.pairs.records(split)[: 100 if os.environ.get("COURSE_QUICK") else None]
-        paths, captions = paths_and_captions(records)
-        crops = torch.tensor(image_features(paths, "lite0")).float()  # [images, crops, 1280]
+        crops = torch.tensor(image_features([record.path for record in records], "lite0")).float()
+        captions = [[annotation["caption"] for annotation in record.annotations] for record in records]
         return Split(records, crops.mean(1), *captions_by_image(captions))
 
     @torch.no_grad()
     def __call__(self, query: str) -> None:
         text = self.text_head(self.tokenizer([query])[0])  # [1, 128]
-        cosines = cosine_similarities(self.image_head(self.test.images), text)[:, 0]  # [images]
-        best = cosines.argsort(descending=True)[:6].tolist()
+        scores, rows = cosine_similarities(text, self.image_head(self.test.images))[0].sort(descending=True)  # [images]
         new = [word for word in split_words(query) if word not in self.tokenizer.id_of]
         title = query + (f"   (not in the training texts: {', '.join(new)})" if new else "")
-        self.show([self.test.records[row] for row in best], [f"{cosines[row]:.2f}" for row in best], title)
+        self.show([self.test.records[row] for row in rows[:6]], [f"{score:.2f}" for score in scores[:6]], title)
 
-    def show(self, records: Sequence[Record], notes: Sequence[str], title: str = "") -> Figure:
+    def show(self, records: Sequence[Record], notes: Sequence[str], title: str = "") -> None:
         """Plot images in rows of six, each with its note below it."""
         images = [torch.from_numpy(np.array(read_square(record.path, 128))).permute(2, 0, 1) for record in records]
-        figure = pair_sheet(images, notes)
-        figure.suptitle(title, fontfamily=caption_fonts())
-        return figure
+        pair_sheet(images, notes).suptitle(title, fontfamily=caption_fonts())
