@@ -21,7 +21,16 @@ import numpy as np
 from helpers import pretrained
 from helpers.cli import read_arms
 from helpers.data import DATA
-from helpers.experiments import Row, compare, read_rows, read_study, run_experiment, verdicts
+from helpers.experiments import (
+    Row,
+    bootstrap,
+    compare,
+    hit_differences,
+    read_rows,
+    read_study,
+    run_experiment,
+    verdicts,
+)
 from helpers.files import atomic_folder
 from helpers.report import aligned
 from helpers.scenes.render import Difficulty, write_scenes
@@ -159,13 +168,26 @@ def run_part(name: str, photographs: Path | None, jobs: int) -> None:
 
 
 def judged() -> list[Row]:
-    """The cells of the study; those of the table of regularizers are a family of their own."""
+    """The cells of the study, with a bootstrap; those of the table of regularizers are a family of their own."""
     cells = read_study(STUDY)
     if (STUDY / "regularizers.csv").exists():
         rows = read_rows(STUDY / "regularizers.csv")
         roles = {row["arm"]: "regularizer" for row in rows if row["arm"] != "baseline"}
         cells += [{"source": "regularizers"} | cell for cell in verdicts(compare(rows, "baseline", roles, 1.5))]
+    for cell in cells:
+        differences = hit_differences(read_rows(STUDY / f"{cell['source']}.csv"), cell["arm"], "baseline")
+        cell["bootstrap low"], cell["bootstrap high"] = bootstrap(differences)
     return cells
+
+
+def print_verdicts() -> None:
+    """Print the verdict table, and write it into ``verdicts.csv``."""
+    points = ("mean", "low", "high", "bootstrap low", "bootstrap high")
+    columns = ("source", "arm", "role", "n", *points, "margin", "verdict")
+    table = [[f"{cell[name]:+.2f}" if name in points else str(cell[name]) for name in columns] for cell in judged()]
+    print("\n".join(aligned([columns, *table])))
+    with (STUDY / "verdicts.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *table])
 
 
 def main() -> None:
@@ -176,13 +198,8 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.parts:
         run_part(name, options.photographs, options.jobs)
-    columns = ("source", "arm", "role", "n", "mean", "low", "high", "margin", "verdict")
-    table = [
-        [f"{cell[c]:+.2f}" if c in ("mean", "low", "high") else str(cell[c]) for c in columns] for cell in judged()
-    ]
-    print("\n".join(aligned([columns, *table])))
-    with (STUDY / "verdicts.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([columns, *table])
+    if not options.parts:
+        print_verdicts()
 
 
 if __name__ == "__main__":
