@@ -7,4 +7,5 @@ from helpers.checks.lesson03 import *
 from helpers.checks.lesson04 import *
 from helpers.checks.lesson05 import *
 from helpers.checks.lesson06 import *
+from helpers.checks.lesson07 import *
 from helpers.checks.lesson08 import *
