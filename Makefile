@@ -66,6 +66,7 @@ features: $(ready) pairs ## train once and write data/features.npz and data/mode
 experiments: $(ready) pairs ## run the study of lesson 06, or continue it (four hours; PHOTOGRAPHS=DIR adds photographs)
 	nice -n 19 $(python) tests/benchmarks/study.py scenes emoji regularizers batch "wrong 0.1" "wrong 0.3" \
 	  $(if $(PHOTOGRAPHS),photographs --photographs "$(PHOTOGRAPHS)")
+	$(python) tests/benchmarks/study.py
 
 benchmark: $(ready) pairs ## measure loss, loader and explorer, into data/results (10 minutes; PHOTOGRAPHS=DIR loads those)
 	$(python) tests/benchmarks/loss.py

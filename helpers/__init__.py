@@ -10,11 +10,12 @@ gap_toy             nine pairs where a modality gap helps                       
 regularizers        terms added to the loss                                     lesson 04
 regularizer_report  what a term really does                                     lesson 04
 grounding           which region matches which word                             lesson 04
-encoders            two small encoders, one space                               lessons 04 and 05
+encoders            small encoders, one space; heads on frozen features         lessons 04, 05 and 07
 optimizers          Muon, AdamW, the learning rate                              lesson 05
 training            Recipe, BatchLoss, train: one loop                          lesson 05
 evaluation          features, ranks, recall, intervals, minimal pairs           lessons 05 and 06
 report              all metrics of a checkpoint as a table, and search          lesson 05
+pretrained          frozen image encoders, and their features in a cache        lesson 07
 experiments         arms, paired seeds, an interval, a verdict                  lesson 06
 scale/              the loss in blocks, gradient cache, ranks, costs            lesson 08
 

@@ -143,6 +143,16 @@ def read_study(folder: Path, planned: Mapping[str, int]) -> list[Row]:
     return cells
 
 
+def hit_differences(rows: Sequence[Row], arm: str, baseline: str) -> np.ndarray:
+    """The differences of an arm to the baseline for each test image, in points: ``[seeds, images]``, with mean R@1."""
+    shares = {}
+    for row in rows:
+        hits = [int(digit, 16) for digit in row["hits"]]
+        shares[row["arm"], row["seed"]] = 100 * np.array(hits) / (2 * row["captions"])
+    seeds = sorted(seed for name, seed in shares if name == arm and (baseline, seed) in shares)
+    return np.stack([shares[arm, seed] - shares[baseline, seed] for seed in seeds])
+
+
 def bootstrap(differences: np.ndarray, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
     """The 95 % interval of the mean of ``[seeds, items]`` when seeds are resampled, and items within each seed."""
     generator = np.random.default_rng(seed)

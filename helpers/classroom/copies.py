@@ -15,7 +15,7 @@ from nbformat.sign import NotebookNotary
 from helpers.classroom.execute import keep_shown_widgets, write_notebook
 from helpers.files import InputError, listed
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).absolute().parents[2]  # also where `helpers` is a link, as on a server for a class
 
 CHECK_TAG = "exercise-check"
 PREDICT = "**Predict**"

@@ -1,7 +1,7 @@
 """nbgrader's settings for this course; `make release` copies this file next to the assignments.
 
-Each submission runs in a sandbox: it writes only into its own folder and reaches no network. It can read the course, but
-not this folder with the hidden tests, the grades and the other submissions.
+Each submission runs in a sandbox: it writes only into its own folder and reaches no network. It can read the course,
+but not this folder with the hidden tests, the grades and the other submissions.
 """
 
 import atexit
@@ -25,11 +25,10 @@ os.environ["COURSE_QUICK"] = "1"  # lessons that train do so for a few seconds o
 
 limits = f"timeout --signal=KILL 30m prlimit --data={8 * 2**30} bwrap --unshare-pid --unshare-net --die-with-parent"
 empty = shlex.join(["--tmpfs", CACHE, "--tmpfs", str(Path(__file__).resolve().parent)])
+writable = '--bind "$PWD" "$PWD" --bind "${2%/*}" "${2%/*}" --chdir "$PWD"'  # $2 is the file of the connection
 variables = "--unsetenv JPY_PARENT_PID --setenv HOME /dev/shm --setenv TMPDIR /dev/shm"
-folders = (
-    f'--ro-bind / / --dev /dev --proc /proc {empty} --bind {jupyter} {jupyter} --bind "$PWD" "$PWD" --chdir "$PWD"'
-)
-kernel = f'exec {limits} {folders} {variables} {shlex.quote(PYTHON)} -m ipykernel_launcher "$@"'
+command = f"{limits} --ro-bind / / --dev /dev --proc /proc {empty} {writable} {variables} {shlex.quote(PYTHON)}"
+kernel = f'exec {command} -m ipykernel_launcher "$@"'
 spec = {"argv": ["sh", "-c", kernel, "kernel", "-f", "{connection_file}"], "display_name": "Python 3"}
 (jupyter / "kernels" / "python3").mkdir(parents=True)
 (jupyter / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec | {"interrupt_mode": "message"}))

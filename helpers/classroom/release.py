@@ -54,9 +54,7 @@ def release(root: Path = ROOT) -> None:
         source = assignment(nbformat.read(lesson, as_version=4), lesson.name)
         folder = course / "source" / lesson.stem
         write_notebook(source, folder / lesson.name)
-        (folder / "figures").mkdir(exist_ok=True)
-        for figure in re.findall(r"\((figures/[\w.]+)\)", nbformat.writes(source)):
-            shutil.copy(root / "notebooks" / figure, folder / figure)
+        shutil.copytree(root / "notebooks" / "figures", folder / "figures", dirs_exist_ok=True)
     settings = Path(__file__).with_name("nbgrader_config.py").read_text()
     for name, value in {"the Python of the course": sys.executable, "its cache of images": str(DATA / "cache")}.items():
         settings = settings.replace(f'"{name}"', repr(value))

@@ -8,6 +8,7 @@ prints the verdicts of the rows that are there.
 import argparse
 import csv
 import itertools
+import math
 import random
 import re
 import statistics
@@ -21,7 +22,7 @@ import numpy as np
 from helpers import pretrained
 from helpers.cli import read_arms
 from helpers.data import DATA
-from helpers.experiments import Row, read_study, run_experiment
+from helpers.experiments import Row, bootstrap, hit_differences, read_rows, read_study, run_experiment
 from helpers.files import atomic_folder
 from helpers.report import aligned
 from helpers.scenes.render import Difficulty, write_scenes
@@ -158,6 +159,27 @@ def run_part(name: str, photographs: Path | None, jobs: int) -> None:
     run(name, "chosen", part, arms, range(part.seeds), jobs)
 
 
+def judged() -> list[Row]:
+    """The cells of the study, with a bootstrap if they have two seeds or more."""
+    cells = read_study(STUDY, {name: part.seeds for name, part in PARTS.items()})
+    for cell in cells:
+        cell["bootstrap low"] = cell["bootstrap high"] = math.nan
+        if cell["n"] > 1:
+            differences = hit_differences(read_rows(STUDY / f"{cell['source']}.csv"), cell["arm"], "baseline")
+            cell["bootstrap low"], cell["bootstrap high"] = bootstrap(differences)
+    return cells
+
+
+def print_verdicts() -> None:
+    """Print the verdict table, and write it into ``verdicts.csv``."""
+    points = ("mean", "low", "high", "bootstrap low", "bootstrap high")
+    columns = ("source", "arm", "role", "n", *points, "margin", "verdict")
+    table = [[f"{cell[name]:+.2f}" if name in points else str(cell[name]) for name in columns] for cell in judged()]
+    print("\n".join(aligned([columns, *table])))
+    with (STUDY / "verdicts.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *table])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=", ".join(PARTS))
@@ -166,12 +188,8 @@ def main() -> None:
     options = parser.parse_args()
     for name in options.parts:
         run_part(name, options.photographs, options.jobs)
-    columns = ("source", "arm", "role", "n", "mean", "low", "high", "margin", "verdict")
-    cells = read_study(STUDY, {name: part.seeds for name, part in PARTS.items()})
-    table = [[f"{cell[c]:+.2f}" if c in ("mean", "low", "high") else str(cell[c]) for c in columns] for cell in cells]
-    print("\n".join(aligned([columns, *table])))
-    with (STUDY / "verdicts.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([columns, *table])
+    if not options.parts:
+        print_verdicts()
 
 
 if __name__ == "__main__":

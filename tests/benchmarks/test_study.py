@@ -84,9 +84,8 @@ def quick_experiment(
     for seed, (arm, recipe) in itertools.product(seeds, arms.items()):
         assert Path(str(data).replace("{seed}", str(seed))).is_dir()
         recall = 50 + 100 * float(recipe.temperature) + random.Random(f"{arm} {seed}").random() / 10
-        rows.append(
-            {"arm": arm, "seed": seed, "options": "{}", "data": "1a", "validation": f"0 {recall}", "R@1": recall}
-        )
+        row = {"arm": arm, "seed": seed, "options": "{}", "data": "1a", "R@1": recall, "validation": f"0 {recall}"}
+        rows.append(row | {"captions": 1, "hits": "012"})
     write_rows(out, rows)
     return rows
 
@@ -105,8 +104,9 @@ def test_a_part_goes_from_its_arms_to_its_verdicts(
     changed = {"STUDY": results, "DATA": tmp_path, "SCENES": {"train": 4, "val": 2, "test": 2}, "CONTROLS": controls}
     for name, value in (changed | {"PARTS": parts, "run_experiment": quick_experiment}).items():
         monkeypatch.setattr(study, name, value)
-    monkeypatch.setattr("sys.argv", ["study.py", "scenes"])
-    study.main()
+    for arguments in (["scenes"], []):
+        monkeypatch.setattr("sys.argv", ["study.py", *arguments])
+        study.main()
     header, *lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert (header[0], header[-1]) == ("source", "verdict")
     assert [(line[1], line[-1]) for line in lines] == [

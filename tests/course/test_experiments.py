@@ -10,7 +10,7 @@ import torch
 from harness import write_without_truth
 
 from helpers.cli import main
-from helpers.experiments import compare, read_rows, run_experiment, write_rows
+from helpers.experiments import compare, hit_differences, read_rows, run_experiment, write_rows
 from helpers.files import InputError
 from helpers.report import contents, evaluate_split, measure, scored_columns
 from helpers.runs import load_checkpoint
@@ -141,6 +141,13 @@ def test_the_hits_of_each_image_add_up_to_the_recall(folder: Path, checkpoint: d
         hits = [int(digit, 16) for digit in measures["hits"]]
         assert (len(hits), measures["captions"]) == (40, captions)
         assert measures["R@1"] == pytest.approx(100 * sum(hits) / 40 / (2 * captions))
+
+
+def test_the_differences_of_the_images_have_the_difference_of_the_recalls_as_their_mean(rows: list[dict]) -> None:
+    (cell,) = compare(rows, "plain", {"other seeds": "control"}, 1.0)
+    differences = hit_differences(rows, "other seeds", "plain")  # [seeds, images]
+    assert differences.shape == (2, 40)
+    assert differences.mean(1).tolist() == pytest.approx(cell["differences"])
 
 
 def test_one_name_of_an_emoji_is_scored_in_each_language() -> None:
