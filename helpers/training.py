@@ -21,7 +21,7 @@ from helpers.evaluation import evaluate
 from helpers.files import InputError, WriteError
 from helpers.losses import contrastive_loss
 from helpers.optimizers import make_optimizers, set_learning_rate
-from helpers.pretrained import HEAD_DIM, FeatureDataset, check_encoder, make_dataset
+from helpers.pretrained import HEAD_DIM, FeatureDataset, check_encoder, make_dataset, word_vectors
 from helpers.regularizers import RATES, REGULARIZERS, parse_regularizers
 from helpers.runs import open_run
 from helpers.scale.distributed import broadcast, local_contrastive_loss, parse_device, world
@@ -49,7 +49,11 @@ class Recipe:
         (), "flip (unless a caption says left or right, in English or Chinese), flip:exchange, crop[:SHARE]"
     )
     encoder: str = option("", "train a head on a frozen image encoder: lite0, lite1, lite2 or open_clip:MODEL:WEIGHTS")
-    text: str = option("", f"the text encoder: {', '.join(TEXT_ENCODERS)} (default mlp; with --encoder gru)")
+    text: str = option(
+        "",
+        f"the text encoder: {', '.join(TEXT_ENCODERS)} (default mlp, with --encoder gru); with :wordllama after the "
+        "name, it starts from the word vectors of that package",
+    )
     batch_size: int = option(256, "images per step, across all processes; the other pairs are the negatives")
     captions: int = option(2, "captions per image in a step; images with fewer repeat theirs")
 
@@ -71,8 +75,8 @@ class Recipe:
         if self.batch_size < 2:
             raise InputError(f"--batch-size must be 2 or more, not {self.batch_size}: other pairs are the negatives")
         object.__setattr__(self, "text", self.text or ("gru" if self.encoder else "mlp"))
-        if self.text not in TEXT_ENCODERS:
-            raise InputError(f"--text must be one of {', '.join(TEXT_ENCODERS)}, not {self.text!r}")
+        if self.text.removesuffix(":wordllama") not in TEXT_ENCODERS:
+            raise InputError(f"--text must be {', '.join(TEXT_ENCODERS)}, or NAME:wordllama, not {self.text!r}")
         try:
             parse_schedule(self.temperature)
             _, rates = parse_regularizers(self.regularizers)
@@ -202,10 +206,14 @@ def train(
     # Stage 2: model and optimizers, as they begin or as the stopped run left them.
     torch.manual_seed(recipe.seed)
     weights, dropouts = parse_regularizers(recipe.regularizers)
-    architecture = dropouts | {"text": recipe.text}
+    text, _, vectors = recipe.text.partition(":")
+    architecture = dropouts | {"text": text}
     if recipe.encoder:
         architecture |= {"dim": HEAD_DIM, "width": train_set[0]["image"].shape[-1]}
     model = DualEncoder(len(tokenizer), tokenizer.max_length, **architecture)
+    if vectors:
+        embedding = model.text_encoder.embedding.weight.data  # [words, width]
+        embedding.copy_(word_vectors(tokenizer.vocabulary, embedding.shape[1]))
     batch_loss = BatchLoss(model, parse_schedule(recipe.temperature), weights)
     batch_loss.to(device, memory_format=torch.channels_last)  # this memory format speeds up convolutions
     optimizers = make_optimizers(model, batch_loss.temperature)
