@@ -162,6 +162,21 @@ def load_data(
     return train_set, val_set, tokenizer
 
 
+def make_model(
+    recipe: Recipe, train_set: ImageTextDataset, tokenizer: WordTokenizer
+) -> tuple[DualEncoder, dict[str, Any]]:
+    """The model of a recipe, as it begins, and its options, with which a checkpoint builds it again."""
+    text, _, vectors = recipe.text.partition(":")
+    options = parse_regularizers(recipe.regularizers)[1] | {"text": text}
+    if recipe.encoder:
+        options |= {"dim": HEAD_DIM, "width": train_set[0]["image"].shape[-1]}
+    model = DualEncoder(len(tokenizer), tokenizer.max_length, **options)
+    if vectors:
+        embedding = model.text_encoder.embedding.weight.data  # [words, width]
+        embedding.copy_(word_vectors(tokenizer.vocabulary, embedding.shape[1]))
+    return model, options
+
+
 def step_seed(seed: int, step: int, rank: int) -> int:
     """The seed for the random numbers of one step on one rank: dropout, crops. A resumed run repeats it."""
     return random.Random(f"{seed}/{step}/{rank}").getrandbits(63)
@@ -205,15 +220,8 @@ def train(
 
     # Stage 2: model and optimizers, as they begin or as the stopped run left them.
     torch.manual_seed(recipe.seed)
-    weights, dropouts = parse_regularizers(recipe.regularizers)
-    text, _, vectors = recipe.text.partition(":")
-    architecture = dropouts | {"text": text}
-    if recipe.encoder:
-        architecture |= {"dim": HEAD_DIM, "width": train_set[0]["image"].shape[-1]}
-    model = DualEncoder(len(tokenizer), tokenizer.max_length, **architecture)
-    if vectors:
-        embedding = model.text_encoder.embedding.weight.data  # [words, width]
-        embedding.copy_(word_vectors(tokenizer.vocabulary, embedding.shape[1]))
+    weights, _ = parse_regularizers(recipe.regularizers)
+    model, architecture = make_model(recipe, train_set, tokenizer)
     batch_loss = BatchLoss(model, parse_schedule(recipe.temperature), weights)
     batch_loss.to(device, memory_format=torch.channels_last)  # this memory format speeds up convolutions
     optimizers = make_optimizers(model, batch_loss.temperature)

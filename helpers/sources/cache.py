@@ -45,9 +45,8 @@ def cached(
     if not file.exists():
         with locked(folder, wait=True):
             if not file.exists():  # another process may have written it meanwhile
-                for outdated in folder.glob(f"{images}-*"):
-                    if outdated.stem != file.stem:
-                        outdated.unlink()
+                for outdated in {*folder.glob(f"{images}-*")} - {file.with_suffix(".partial")}:
+                    outdated.unlink()
                 write(file, paths)
     return np.load(file, mmap_mode="r")
 
