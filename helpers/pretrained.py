@@ -238,6 +238,23 @@ def make_dataset(
     return ImageTextDataset(image_paths, texts, max(recipe["image_size"]))
 
 
+def word_vectors(vocabulary: Sequence[str], width: int) -> Tensor:
+    """Pretrained vectors ``[words, width]``, with mean 0 and standard deviation 1, for a text encoder to start from.
+
+    The package wordllama makes them from the tokens of a language model and its own training on pairs of sentences. Any
+    first part of a vector is a vector too. Words that its tokens do not cover get the mean of their parts.
+    """
+    try:
+        wordllama = importlib.import_module("wordllama")
+    except ImportError:
+        raise InputError("pretrained word vectors need a package: python -m pip install wordllama") from None
+    package = Path(wordllama.__file__).parent  # as cache, or it would look for its tokenizer on the network
+    table = wordllama.WordLlama.load(cache_dir=package, disable_download=True)
+    vectors = torch.from_numpy(table.embed(list(vocabulary)))[:, :width]
+    vectors = vectors - vectors.mean(0)
+    return vectors / vectors.std()
+
+
 class OpenClip(nn.Module):
     """Both pretrained encoders of ``open_clip:MODEL:WEIGHTS``, as :mod:`helpers.evaluation` calls them.
 

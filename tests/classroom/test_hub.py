@@ -297,7 +297,7 @@ print(records[-1]["step"], "steps in a minute")
 def test_an_idle_server_is_stopped(course: Path, tmp_path: Path) -> None:
     settings = settings_of_the_page()
     assert settings.count("--timeout=3600") == 1
-    with run_hub(course, tmp_path, settings.replace("--timeout=3600", "--timeout=20")) as hub:
+    with run_hub(course, tmp_path, settings.replace("--timeout=3600", "--timeout=60")) as hub:
         learner = Learner(hub, "learner01")
         learner.open("03_temperature.ipynb")
         end = time.monotonic() + PATIENCE
