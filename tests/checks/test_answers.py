@@ -158,6 +158,18 @@ def sigmoid_by_loops(x: Tensor, y: Tensor, temperature: float, bias: float, bloc
     return total / len(x)
 
 
+def classify_by_loops(images: Tensor, prompts: Tensor) -> Tensor:
+    means = [sum(prompt / prompt.norm() for prompt in own) for own in prompts]
+    scores = [[float(image @ mean / mean.norm()) for mean in means] for image in images]
+    return torch.tensor([max(range(len(means)), key=row.__getitem__) for row in scores])
+
+
+def suspects_by_sorting(train: Tensor, test: Tensor, count: int) -> Tensor:
+    pairs = list(itertools.product(range(len(test)), range(len(train))))
+    pairs.sort(key=lambda pair: -F.cosine_similarity(test[pair[0]], train[pair[1]], dim=0))
+    return torch.tensor(pairs[:count])
+
+
 RIGHT = [
     (checks.check_pad, pad_by_loops),
     (checks.check_captions_to_keep, keep_by_pattern),
@@ -176,6 +188,8 @@ RIGHT = [
     (checks.check_paired_interval, interval_by_scipy),
     (checks.check_in_batch_accuracy, accuracy_by_loops),
     (checks.check_sign_flip_p_value, p_value_by_scipy),
+    (checks.check_classify, classify_by_loops),
+    (checks.check_suspects, suspects_by_sorting),
     (checks.check_sigmoid_loss_in_blocks, sigmoid_by_loops),
     (checks.check_merge_ranks, lambda top, totals: np.logaddexp.reduce(top.numpy() + np.log(totals.numpy()), axis=0)),
 ]
@@ -276,6 +290,10 @@ WRONG = [
     (checks.check_training_step, lambda *given: print(step_in_another_order(*given)), "is a return missing?"),
     (checks.check_recall_at_k, share_of_rows, "recall is asked for in percent"),
     (checks.check_paired_interval, lambda a, b: interval_by_scipy(b, a), "baseline minus values"),
+    (checks.check_classify, lambda x, p: (x @ p.mean(1).T).argmax(1), "the label needs the largest cosine"),
+    (checks.check_classify, lambda x, p: classify_by_loops(x, p).float(), "expected torch.int64"),
+    (checks.check_suspects, lambda x, y, k: suspects_by_sorting(y, x, k), "the row of the test image comes first"),
+    (checks.check_suspects, lambda x, y, k: suspects_by_sorting(x, y, k).tolist()[0], "expected the shape [4, 2]"),
     (checks.check_sigmoid_loss_in_blocks, matches_from_column_0, "the matches begin at column 0"),
     (checks.check_sigmoid_loss_in_blocks, lambda *given: sigmoid_by_loops(*given).item(), "cannot train a model"),
     (checks.check_merge_ranks, lambda top, totals: top.amax(0) + totals.sum(0).log(), "scale their sums"),
