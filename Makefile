@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH
 
 .DEFAULT_GOAL := help
-.PHONY: help lab exercises reset env pairs test clean test-long notebooks features experiments benchmark lock
+.PHONY: help lab exercises reset release env pairs test clean test-long notebooks features experiments benchmark lock
 .SILENT:
 
 help:
@@ -29,6 +29,9 @@ exercises: $(ready) ## make your own copies of the notebooks in my_course/, and 
 
 reset: $(ready) ## make one copy again (NB=01) and keep your work next to it
 	$(python) -m helpers.classroom reset "$(NB)"
+
+release: $(ready) ## write an nbgrader course with points and hidden tests into nbgrader_course/
+	$(python) -m helpers.classroom release
 
 env: $(ready) ## only set up the environment (PYTHON=python3.12 sets the Python, TORCH_BACKEND=cpu a small torch)
 	echo "The environment in .venv is ready."
@@ -60,14 +63,10 @@ notebooks: $(ready) pairs ## execute all notebooks and store their outputs
 features: $(ready) pairs ## train once and write data/features.npz and data/model.pt
 	$(python) -m helpers.classroom features
 
-experiments: $(ready) pairs ## measure the claims and every regularizer, into data/results (two and a half hours)
-	$(python) -m helpers experiment --data data/scenes --epochs 2 \
-	  --arms data/results/claims_arms.txt --out data/results/claims.json --runs runs/claims
-	$(python) -m helpers experiment --data data/scenes --epochs 3 \
-	  --arms data/results/regularizers_arms.txt --out data/results/regularizers_easy.json --runs runs/regularizers_easy
-	[ -d data/scenes-hard ] || $(python) -m helpers scenes --out data/scenes-hard --hard
-	$(python) -m helpers experiment --data data/scenes-hard --epochs 4 \
-	  --arms data/results/regularizers_arms.txt --out data/results/regularizers_hard.json --runs runs/regularizers_hard
+experiments: $(ready) pairs ## run the study of lesson 06, or continue it (four hours; PHOTOGRAPHS=DIR adds photographs)
+	nice -n 19 $(python) tests/benchmarks/study.py scenes emoji regularizers batch "wrong 0.1" "wrong 0.3" \
+	  $(if $(PHOTOGRAPHS),photographs --photographs "$(PHOTOGRAPHS)")
+	$(python) tests/benchmarks/study.py
 
 benchmark: $(ready) pairs ## measure loss, loader and explorer, into data/results (10 minutes; PHOTOGRAPHS=DIR loads those)
 	$(python) tests/benchmarks/loss.py

@@ -5,7 +5,7 @@ data                pairs on disk to batches                                    
 augmentation        flips and crops that keep captions true                     lesson 01
 losses              the contrastive loss and its family                         lesson 02
 temperature         constant, scheduled, learned                                lesson 03
-diagnostics         which negatives get the gradient; alignment, gaps, rank      lesson 03
+diagnostics         which negatives get the gradient; where features lie         lesson 03
 gap_toy             nine pairs where a modality gap helps                       lesson 03
 regularizers        terms added to the loss                                     lesson 04
 regularizer_report  what a term really does                                     lesson 04
@@ -17,7 +17,7 @@ evaluation          features, ranks, recall, intervals, minimal pairs           
 report              all metrics of a checkpoint as a table, and search          lesson 05
 pretrained          frozen image encoders, and their features in a cache        lesson 07
 experiments         arms, paired seeds, an interval, a verdict                  lesson 06
-scale/              the loss in blocks, gradient cache, ranks, shards, costs    lesson 08
+scale/              the loss in blocks, gradient cache, ranks, costs            lesson 08
 
 Around the course; a learner need not open these:
 

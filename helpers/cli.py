@@ -16,9 +16,9 @@ from typing import NoReturn
 
 import torch
 
-from helpers.experiments import folder_of, run_experiment, summary
-from helpers.files import InputError, atomic_file, locked, read_text
-from helpers.report import evaluate_split, search_images, table
+from helpers.experiments import compare, run_experiment, verdicts
+from helpers.files import InputError, locked, read_text
+from helpers.report import aligned, evaluate_split, search_images, table
 from helpers.runs import find_checkpoint, load_checkpoint, restore_model
 from helpers.scale.distributed import process_group
 from helpers.scenes import EASY, HARD, SPLITS, write_scenes
@@ -61,6 +61,11 @@ def recipe_from(options: argparse.Namespace, **length: float) -> Recipe:
     return Recipe(**given) if {"epochs", "seconds"} & given.keys() else Recipe(**given, **length)
 
 
+def plain_name(arm: str) -> str:
+    """The name of an arm without what a reader overlooks: spaces and capitals."""
+    return arm.replace(" ", "_").casefold()
+
+
 def read_arms(path: Path, epochs: float) -> dict[str, Recipe]:
     """The arms of an experiment: one line per arm, ``NAME`` or ``NAME: OPTIONS``, with the options of ``train``."""
     arms: dict[str, Recipe] = {}
@@ -68,7 +73,7 @@ def read_arms(path: Path, epochs: float) -> dict[str, Recipe]:
         name, _, options = (part.strip() for part in line.partition(":"))
         parser = CommandLine(prog=f"{path}, arm {name!r}", add_help=False, allow_abbrev=False)
         add_recipe_options(parser)
-        if not re.fullmatch(r"\w[\w .,-]*", name) or folder_of(name) in map(folder_of, arms):
+        if not re.fullmatch(r"\w[\w .,-]*", name) or plain_name(name) in map(plain_name, arms):
             raise InputError(f"{path}: each arm needs a different name, of letters, digits, spaces and -_.,: {name!r}")
         try:
             arms[name] = recipe_from(parser.parse_args(shlex.split(options)), epochs=epochs)
@@ -115,16 +120,20 @@ def run_experiment_command(options: argparse.Namespace) -> None:
     arms = read_arms(options.arms, options.epochs)
     if options.out.resolve() == options.arms.resolve():
         raise InputError(f"--out would overwrite the arms in {options.arms}; choose another name")
-    runs = options.runs or options.out.with_suffix("")
-    with locked(runs):
-        result = run_experiment(options.data, arms, runs, range(options.seeds), options.jobs)
-    with atomic_file(options.out) as file:
-        file.write(json.dumps(result, indent=1).encode())
-    print(summary(result))
+    with locked(options.out):
+        rows = run_experiment(options.data, arms, options.out, range(options.seeds), options.jobs)
+    baseline, *others = arms
+    cells = verdicts(compare(rows, baseline, dict.fromkeys(others, "primary"), options.margin))
+    lines = [["", "seeds", "difference", "95 % interval", "verdict"]]
+    for cell in cells:
+        interval = f"{cell['low']:+.2f} to {cell['high']:+.2f}"
+        lines.append([cell["arm"], str(cell["n"]), f"{cell['mean']:+.2f}", interval, cell["verdict"]])
+    print(f"test R@1, mean of both directions, in points compared with {baseline}; intervals are simultaneous")
+    print("\n".join(aligned(lines)))
 
 
 def run_scenes(options: argparse.Namespace) -> None:
-    difficulty = (HARD if options.hard else EASY)._replace(duplicates=options.duplicates, wrong=options.wrong)
+    difficulty = (HARD if options.hard else EASY)._replace(wrong=options.wrong)
     write_scenes(options.out, {split: getattr(options, split) for split in SPLITS}, options.seed, difficulty)
 
 
@@ -164,12 +173,12 @@ def make_parser() -> CommandLine:
     added.add_argument("--top", type=int, default=5, metavar="N", help="how many images (default 5)")
 
     added = command("experiment", "train several arms over paired seeds and compare them", run_experiment_command)
-    added.add_argument("--data", type=Path, required=True, help="scenes, with their minimal pairs")
+    added.add_argument("--data", type=Path, required=True, help="a folder of pairs; {seed} in it stands for the seed")
     added.add_argument("--arms", type=Path, required=True, help="a text file, one arm per line: NAME: OPTIONS of train")
-    added.add_argument("--out", type=Path, required=True, help="the JSON file to write")
-    added.add_argument("--runs", type=Path, help="the folder of the runs (default: --out without its ending)")
+    added.add_argument("--out", type=Path, required=True, help="the CSV file of all runs; missing ones are run")
     added.add_argument("--epochs", type=float, default=5.0, metavar="N", help="for arms that do not say (default 5)")
     added.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1 for each arm (default 5)")
+    added.add_argument("--margin", type=float, default=1.0, metavar="N", help="smallest difference of interest, points")
     added.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at once, one thread each (default 2)")
     add_pair_commands(command)
     return parser
@@ -200,7 +209,6 @@ def add_pair_commands(command: Callable[..., CommandLine]) -> None:
     for split, count in SPLITS.items():
         added.add_argument(f"--{split}", type=int, default=count, metavar="N", help=f"scenes in {split} ({count})")
     added.add_argument("--hard", action="store_true", help="crowded scenes of small things, some unseen in training")
-    added.add_argument("--duplicates", type=float, default=0.0, metavar="SHARE", help="repeated training images")
     added.add_argument("--wrong", type=float, default=0.0, metavar="SHARE", help="untrue training captions")
 
     added = command("emoji", "render the emoji with their names in English and Chinese", run_emoji)

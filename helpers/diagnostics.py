@@ -61,44 +61,13 @@ def modality_gap(image_features: Tensor, text_features: Tensor) -> Tensor:
     """How far the centre of the images lies from the centre of the texts: the distance between the two means.
 
     It is from 0 to 2; 2 means all images at one point and all texts at the opposite one. Sets with the same centre but
-    different shapes have no such gap, but a :func:`distribution_gap`. The numbers of images and texts may differ.
+    different shapes have no gap. The numbers of images and texts may differ.
     Source: Liang et al., 2022, "Mind the Gap", section 4.2.
     """
     check_features(image_features, text_features, pairs=False)
     return torch.linalg.vector_norm(directions(image_features).mean(0) - directions(text_features).mean(0))
 
 
-def distribution_gap(image_features: Tensor, text_features: Tensor) -> Tensor:
-    """How much the distributions of images and texts differ, in centre or shape: the energy distance.
-
-    It is twice the mean distance between images and texts, minus the mean distance between images and the mean distance
-    between texts, each over all pairs of rows, equal rows included. It is 0 exactly if both sets are the same points,
-    in any order, and 4 for two opposite points. The numbers of images and texts may differ.
-    Source: Székely and Rizzo, 2013, "Energy statistics: A class of statistics based on distances".
-    """
-    check_features(image_features, text_features, pairs=False)
-    images, texts = directions(image_features), directions(text_features)
-    return 2 * mean_distance(images, texts) - mean_distance(images, images) - mean_distance(texts, texts)
-
-
-def effective_rank(features: Tensor) -> Tensor:
-    """How many directions features of one modality use: the exponential of the entropy of their singular values.
-
-    It is 1 if all features lie on one line and ``min(batch, dim)`` if all directions are used equally. The mean is not
-    subtracted, so a direction that all features share counts as one.
-    Source: Roy and Vetterli, 2007, "The effective rank: a measure of effective dimensionality", definition 1.
-    """
-    check_side("features", features)
-    singular_values = torch.linalg.svdvals(directions(features))  # [min(batch, dim)]
-    return torch.special.entr(F.normalize(singular_values, p=1, dim=0)).sum().exp()
-
-
 def directions(features: Tensor) -> Tensor:
     """L2-normalise the features, in float32 or float64."""
     return F.normalize(at_least_float32(features), dim=1)
-
-
-def mean_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Average the distance between every row of ``a`` and every row of ``b``, ``[rows, dim]`` each."""
-    # Matrix products would be faster, but lose digits: the distance of two equal rows would not be 0.
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").mean()

@@ -1,15 +1,11 @@
 """Encoders: turn an image and a text into one feature vector each, and into features of scales and of parts."""
 
-import math
-import random
 from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-
-from helpers.augmentation import LEAST_SHARE, resize, sample_box
 
 GRID = 4  # an image of any size becomes GRID x GRID regions
 SMALLEST = 32  # pixels per side
@@ -28,13 +24,10 @@ class ImageEncoder(nn.Module):
     """A small convolutional network for images of any size from 32 pixels up.
 
     The map of regions is flattened, not averaged, before the last projection: an average would forget where things are.
-    ``patch_dropout`` is the probability that a patch of 4 x 4 pixels is blanked in training (Li et al., 2023, "Scaling
-    Language-Image Pre-training via Masking"). A transformer skips blank patches and saves time; a convolution does not.
     """
 
-    def __init__(self, dim: int = 128, patch_dropout: float = 0.0) -> None:
+    def __init__(self, dim: int = 128) -> None:
         super().__init__()
-        self.patch_dropout = patch_dropout
         self.stem = ConvBlock(3, 32, kernel=4, stride=4)
         self.down1 = ConvBlock(32, 64, kernel=3, stride=2)
         self.residual = ConvBlock(64, 64, kernel=3)
@@ -47,8 +40,6 @@ class ImageEncoder(nn.Module):
         if min(images.shape[2:]) < SMALLEST:
             raise ValueError(f"images must have at least {SMALLEST} pixels per side, not {list(images.shape)}")
         x = self.stem(images)  # [batch, 32, height/4, width/4], one position per patch
-        if self.training and self.patch_dropout > 0:
-            x = x * (torch.rand_like(x[:, :1]) >= self.patch_dropout)
         x = self.down1(x)  # [batch, 64, height/8, width/8]
         x = x + self.residual(x)
         x = self.down2(x)  # [batch, 128, height/16, width/16]
@@ -71,22 +62,11 @@ class TextEncoder(nn.Module):
 
     The embeddings of all words are concatenated and go through a small network, so that "a circle left of a square"
     and "a square left of a circle" differ. ``dropout`` acts on the word embeddings and the hidden layer.
-    ``word_dropout`` is the probability that a word is replaced by padding in training (Iyyer et al., 2015, "Deep
-    Unordered Composition Rivals Syntactic Methods for Text Classification", section 3).
     """
 
-    def __init__(
-        self,
-        words: int,
-        max_length: int,
-        dim: int = 128,
-        dropout: float = 0.0,
-        word_dropout: float = 0.0,
-        width: int = 64,
-    ) -> None:
+    def __init__(self, words: int, max_length: int, dim: int = 128, dropout: float = 0.0, width: int = 64) -> None:
         super().__init__()
         self.max_length = max_length
-        self.word_dropout = word_dropout
         self.embedding = nn.Embedding(words, width)
         self.dropout = nn.Dropout(dropout)
         self.hidden = nn.Linear(max_length * width, 256)
@@ -100,13 +80,6 @@ class TextEncoder(nn.Module):
             raise ValueError(f"texts must have at most {self.max_length} words, not {token_ids.shape[1]}")
         return self.dropout(self.embedding(token_ids)).masked_fill(padding[:, :, None], 0.0)
 
-    def drop_words(self, padding: Tensor) -> Tensor:
-        """Return the padding ``[batch, length]`` after word dropout; a text that would lose every word keeps all."""
-        if not self.training or self.word_dropout == 0:
-            return padding
-        dropped = padding | (torch.rand(padding.shape, device=padding.device) < self.word_dropout)
-        return torch.where(dropped.all(1, keepdim=True), padding, dropped)
-
     def sentence(self, words: Tensor) -> Tensor:
         """Return sentence features ``[batch, dim]`` of word embeddings ``[batch, length, width]``."""
         missing = self.max_length - words.shape[1]
@@ -115,7 +88,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, token_ids: Tensor, padding: Tensor) -> Tensor:
         """Return the text features ``[batch, dim]``, which are the finest of :meth:`scales`."""
-        return self.sentence(self.words(token_ids, self.drop_words(padding)))
+        return self.sentence(self.words(token_ids, padding))
 
     def scales(self, token_ids: Tensor, padding: Tensor) -> list[Tensor]:
         """Return features ``[batch, dim]`` of the bag of words, of the phrases and of the sentence."""
@@ -125,10 +98,10 @@ class TextEncoder(nn.Module):
 class BagOfWords(TextEncoder):
     """A text encoder that ignores the order of the words: the mean of their embeddings, and one linear layer."""
 
-    def __init__(self, words: int, max_length: int, dim: int, dropout: float = 0.0, word_dropout: float = 0.0) -> None:
-        super().__init__(words, max_length, dim, dropout, word_dropout, width=256)
+    def __init__(self, words: int, max_length: int, dim: int, dropout: float = 0.0) -> None:
+        super().__init__(words, max_length, dim, dropout, width=300)
         self.hidden = nn.Identity()
-        self.sentence_projection = nn.Linear(256, dim)
+        self.sentence_projection = nn.Linear(300, dim)
 
     def states(self, words: Tensor, used: Tensor) -> Tensor:
         """Return what is averaged, zero at padding; ``used`` ``[batch, length, 1]`` is False at padding."""
@@ -146,9 +119,9 @@ class GRUTextEncoder(BagOfWords):
     Source: Faghri et al., 2018, "VSE++", section 4.1, with one direction and the last state.
     """
 
-    def __init__(self, words: int, max_length: int, dim: int, dropout: float = 0.0, word_dropout: float = 0.0) -> None:
-        super().__init__(words, max_length, dim, dropout, word_dropout)
-        self.hidden = nn.GRU(256, 512, batch_first=True, bidirectional=True)
+    def __init__(self, words: int, max_length: int, dim: int, dropout: float = 0.0) -> None:
+        super().__init__(words, max_length, dim, dropout)
+        self.hidden = nn.GRU(300, 512, batch_first=True, bidirectional=True)
         self.sentence_projection = nn.Linear(2 * 512, dim)
 
     def states(self, words: Tensor, used: Tensor) -> Tensor:
@@ -184,13 +157,6 @@ class FeatureHead(nn.Module):
         return FeatureViews(self, features)
 
 
-def pool_regions(regions: Tensor, grid: int) -> Tensor:
-    """Average the blocks of a square of regions: ``[batch, side * side, dim]`` to ``[batch, grid * grid, dim]``."""
-    side = math.isqrt(regions.shape[1])
-    blocks = regions.unflatten(1, (grid, side // grid, grid, side // grid))  # [batch, grid, rows, grid, columns, dim]
-    return blocks.mean((2, 4)).flatten(1, 2)
-
-
 class DualEncoder(nn.Module):
     """An image encoder and a text encoder with one embedding space; the features are not normalised.
 
@@ -198,19 +164,11 @@ class DualEncoder(nn.Module):
     """
 
     def __init__(
-        self,
-        words: int,
-        max_length: int,
-        dim: int = 128,
-        dropout: float = 0.0,
-        word_dropout: float = 0.0,
-        patch_dropout: float = 0.0,
-        text: str = "mlp",
-        width: int = 0,
+        self, words: int, max_length: int, dim: int = 128, dropout: float = 0.0, text: str = "mlp", width: int = 0
     ) -> None:
         super().__init__()
-        self.image_encoder = FeatureHead(width, dim) if width else ImageEncoder(dim, patch_dropout)
-        self.text_encoder = TEXT_ENCODERS[text](words, max_length, dim, dropout, word_dropout)
+        self.image_encoder = FeatureHead(width, dim) if width else ImageEncoder(dim)
+        self.text_encoder = TEXT_ENCODERS[text](words, max_length, dim, dropout)
 
     def forward(self, images: Tensor, token_ids: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
         """Return image features and text features, each ``[batch, dim]``."""
@@ -248,18 +206,6 @@ class ImageViews:
     def regions(self) -> Tensor:  # [batch, GRID * GRID, dim], in reading order; the coarsest scale is their mean
         return self.encoder.projections[0](self.region_map.flatten(2).mT)
 
-    @cached_property
-    def local_features(self) -> Tensor:
-        """``[batch, dim]`` of a part of each image, at least half of its area, at half as many pixels per side.
-
-        The part is one random box for the whole batch. At this size it takes a third of the time of the whole images.
-        """
-        height, width = self.images.shape[2:]
-        generator = random.Random(int(torch.randint(2**31, ())))  # so that torch's seed fixes the box
-        top, left, box_height, box_width = sample_box(generator, height, width, LEAST_SHARE)
-        box = self.images[:, :, top : top + box_height, left : left + box_width]
-        return self.encoder(resize(box, max(SMALLEST, min(height, width) // 2)))
-
 
 class FeatureViews(ImageViews):
     """The views of frozen features ``[batch, crops, width]``: crops take the place of regions."""
@@ -276,20 +222,12 @@ class FeatureViews(ImageViews):
     def regions(self) -> Tensor:  # [batch, crops, dim]
         return self.encoder.projection(self.images)
 
-    @cached_property
-    def local_features(self) -> Tensor:  # [batch, dim] of another random crop
-        return self.encoder(self.images)
-
 
 class TextViews:
-    """All features of a batch of texts that a loss may use. Words that word dropout removes count as padding."""
+    """All features of a batch of texts that a loss may use, and their ``padding``, True where there is no word."""
 
     def __init__(self, encoder: TextEncoder, token_ids: Tensor, padding: Tensor) -> None:
-        self.encoder, self.token_ids, self.full_padding = encoder, token_ids, padding
-
-    @cached_property
-    def padding(self) -> Tensor:  # bool [batch, length], True where there is no word
-        return self.encoder.drop_words(self.full_padding)
+        self.encoder, self.token_ids, self.padding = encoder, token_ids, padding
 
     @cached_property
     def word_embeddings(self) -> Tensor:  # [batch, length, width], zero at padding
@@ -314,15 +252,6 @@ class TextViews:
         around = F.pad(self.word_embeddings, (0, 0, 1, 1))  # one more at each end, so that every word has neighbours
         phrases = torch.cat([around[:, :-2], around[:, 1:-1], around[:, 2:]], dim=2)  # [batch, length, 3 * width]
         return F.relu(self.encoder.phrase_projection(phrases)).masked_fill(self.padding[:, :, None], 0.0)
-
-    @cached_property
-    def short_text_features(self) -> Tensor:  # [batch, dim] of half of each text, from a random word onwards
-        counts = (~self.padding).sum(1, keepdim=True)  # [batch, 1]
-        kept = (counts + 1) // 2
-        start = (torch.rand(counts.shape, device=counts.device) * (counts - kept + 1)).long()
-        number = (~self.padding).cumsum(1) - 1  # [batch, length], the index of each word in its text
-        removed = self.padding | (number < start) | (number >= start + kept)
-        return self.encoder.sentence(self.encoder.words(self.token_ids, removed))
 
 
 class BatchViews:

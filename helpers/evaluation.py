@@ -1,5 +1,7 @@
 """Retrieval metrics: how often an image finds one of its captions, and a caption its image."""
 
+import math
+import statistics
 from collections.abc import Sequence
 
 import torch
@@ -13,14 +15,15 @@ from helpers.text import WordTokenizer
 
 DIRECTIONS = ("image_to_text", "text_to_image")
 BATCH = 256  # images or texts that are encoded at a time
+IN_BATCH = 256  # pairs per batch for the in-batch accuracy
 CONFIDENCE = 0.95
 
 Metrics = dict[str, dict[str, float]]  # for each direction, numbers by name
 
 
 @torch.no_grad()
-def encode_images(model: DualEncoder, dataset: ImageTextDataset) -> Tensor:
-    """Encode all images of a dataset, in order: L2-normalised features ``[images, dim]`` on the CPU."""
+def encode_images(model: DualEncoder, dataset: ImageTextDataset, normalize: bool = True) -> Tensor:
+    """Encode all images of a dataset, in order: features ``[images, dim]`` on the CPU, by default L2-normalised."""
     model.eval()
     device = next(model.parameters()).device
     features = []
@@ -28,19 +31,19 @@ def encode_images(model: DualEncoder, dataset: ImageTextDataset) -> Tensor:
         rows = range(start, min(start + BATCH, len(dataset)))
         images = dataset.batch(rows)["images"]  # [batch, 3, height, width]
         features.append(model.image_encoder(images.to(device)).cpu())  # [batch, dim]
-    return F.normalize(torch.cat(features), dim=1)
+    return F.normalize(torch.cat(features), dim=1) if normalize else torch.cat(features)
 
 
 @torch.no_grad()
-def encode_texts(model: DualEncoder, tokenizer: WordTokenizer, texts: Sequence[str]) -> Tensor:
-    """Encode texts: L2-normalised features ``[texts, dim]`` on the CPU."""
+def encode_texts(model: DualEncoder, tokenizer: WordTokenizer, texts: Sequence[str], normalize: bool = True) -> Tensor:
+    """Encode texts: features ``[texts, dim]`` on the CPU, by default L2-normalised."""
     model.eval()
     device = next(model.parameters()).device
     features = []
     for start in range(0, len(texts), BATCH):
         token_ids, padding = tokenizer(texts[start : start + BATCH])  # [batch, length] each
         features.append(model.text_encoder(token_ids.to(device), padding.to(device)).cpu())  # [batch, dim]
-    return F.normalize(torch.cat(features), dim=1)
+    return F.normalize(torch.cat(features), dim=1) if normalize else torch.cat(features)
 
 
 def percent(hits: Tensor) -> float:
@@ -95,12 +98,20 @@ def retrieval_metrics(similarity: Tensor, image_of_caption: Tensor) -> Metrics:
 
 
 def evaluate(
-    model: DualEncoder, tokenizer: WordTokenizer, dataset: ImageTextDataset, captions: Sequence[Sequence[str]]
+    model: DualEncoder,
+    tokenizer: WordTokenizer,
+    dataset: ImageTextDataset,
+    captions: Sequence[Sequence[str]],
+    normalize: bool = True,
 ) -> Metrics:
-    """:func:`retrieval_metrics` of a model over the images of a dataset and all their captions."""
+    """:func:`retrieval_metrics` of a model over the images of a dataset and all their captions.
+
+    The similarity is the cosine or, without ``normalize``, the dot product.
+    """
     texts, image_of_caption = captions_by_image(captions)
-    similarity = encode_images(model, dataset) @ encode_texts(model, tokenizer, texts).T  # [images, captions]
-    return retrieval_metrics(similarity, image_of_caption)
+    image_features = encode_images(model, dataset, normalize)  # [images, dim]
+    text_features = encode_texts(model, tokenizer, texts, normalize)  # [captions, dim]
+    return retrieval_metrics(image_features @ text_features.T, image_of_caption)
 
 
 def intervals(
@@ -157,6 +168,25 @@ def minimal_pair_accuracy(similarity: Tensor) -> dict[str, float]:
         matrices.diagonal(dim1=1, dim2=2) for matrices in (blocks, blocks.flip(2), blocks.flip(1))
     )
     return {"image_to_text": percent(own > other_caption), "text_to_image": percent(own > other_image), "pairs": pairs}
+
+
+def in_batch_accuracy(image_features: Tensor, text_features: Tensor, batch_size: int = IN_BATCH) -> float:
+    """How often the diagonal has the highest score of its row and of its column within a batch, in percent.
+
+    Training loops often report this number on their own batches. A larger batch is harder; with all pairs in one batch
+    it is R@1. Round k pairs image i with its caption i + k, so that every caption is used and the levels are mixed.
+    L2-normalised images are ``[images, dim]``, texts ``[images, captions per image, dim]``; batches are about equal.
+    """
+    images, captions = text_features.shape[:2]
+    row = torch.arange(images)
+    folds = math.ceil(images / batch_size)
+    accuracies = []
+    for shift in range(captions):
+        texts = text_features[row, (row + shift) % captions]  # [images, dim]
+        for x, y in zip(image_features.tensor_split(folds), texts.tensor_split(folds), strict=True):
+            similarity, own = x @ y.T, torch.arange(len(x))  # [batch, batch], [batch]
+            accuracies += [percent(rank_of_best(side, own, own) == 1) for side in (similarity, similarity.T)]
+    return statistics.mean(accuracies)
 
 
 def linear_probe(features: Tensor, labels: Tensor, test_features: Tensor, test_labels: Tensor) -> float:

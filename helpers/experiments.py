@@ -1,193 +1,245 @@
-"""Experiments: recipes compared over paired seeds, with an interval and a verdict for each difference."""
+"""Experiments: arms trained over paired seeds, one row per run in a CSV file, and a verdict on every difference."""
 
+import csv
+import hashlib
 import io
 import json
 import math
+import platform
 import statistics
-from collections.abc import Sequence
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stdout
-from dataclasses import asdict, replace
-from itertools import product
+from dataclasses import fields, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from scipy import stats
-from torch import Tensor
+from scipy.special import stdtr
 from tqdm import tqdm
 
-from helpers.evaluation import CONFIDENCE, DIRECTIONS, linear_probe, percent, rank_of_best, retrieval_metrics
-from helpers.files import InputError, atomic_file, read_json
-from helpers.report import encode_records, minimal_pairs_by_kind
-from helpers.runs import changed_settings, fingerprint, load_checkpoint, restore_model
-from helpers.scenes import COLOURS, LEVELS, SHAPES, Scene, truth_of
+from helpers.evaluation import CONFIDENCE
+from helpers.files import DATA, InputError, atomic_file, read_text
+from helpers.report import measure
+from helpers.runs import fingerprint, load_checkpoint, score
 from helpers.sources import open_pairs
 from helpers.training import Recipe, train
 
-IN_BATCH = 256  # pairs per batch for the in-batch accuracy
-PROBED = 2000  # training images that the linear probe learns from
+TEXTS = {"arm", "options", "data", "commit", "versions", "hits", "validation", "weights"}  # columns that hold no number
+
+Row = dict[str, Any]
 
 
-def difference(values: Sequence[float], baseline: Sequence[float]) -> dict[str, float]:
+def difference(values: Sequence[float], baseline: Sequence[float], comparisons: int = 1) -> dict[str, float]:
     """The mean of the paired differences and its 95 % interval by Student's t: ``mean``, ``low``, ``high``.
 
     The two runs of a seed start from the same weights and see the same batches and captions, so what the seed does to
-    both cancels. An interval needs two seeds or more.
+    both cancels. With several ``comparisons`` the interval is simultaneous: in 95 % of all experiments or more, all of
+    them contain the truth (Bonferroni). An interval needs two seeds or more.
     """
     differences = [value - other for value, other in zip(values, baseline, strict=True)]
     mean, standard_error = statistics.mean(differences), statistics.stdev(differences) / len(differences) ** 0.5
-    half_width = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1)) * standard_error
+    half_width = float(stats.t.isf((1 - CONFIDENCE) / 2 / comparisons, len(differences) - 1)) * standard_error
     return {"mean": mean, "low": mean - half_width, "high": mean + half_width}
 
 
-def verdict(interval: dict[str, float]) -> str:
-    """``better``, ``worse``, or ``undecided`` if the interval contains zero, or has no width: two equal differences."""
-    if interval["low"] == interval["high"]:
-        return "undecided"
-    if interval["low"] > 0:
-        return "better"
-    return "worse" if interval["high"] < 0 else "undecided"
+def p_values(differences: Sequence[float], margin: float) -> tuple[float, float]:
+    """The p-value of the paired t-test against zero, and the p-value of equivalence within ``margin``.
 
-
-def in_batch_accuracy(image_features: Tensor, text_features: Tensor, batch_size: int = IN_BATCH) -> float:
-    """How often the diagonal has the highest score of its row and of its column within a batch, in percent.
-
-    Training loops often report this number on their own batches. A larger batch is harder; with all pairs in one batch
-    it is R@1. Round k pairs image i with its caption i + k, so that every caption is used and the levels are mixed.
-    L2-normalised images are ``[images, dim]``, texts ``[images, captions per image, dim]``; batches are about equal.
+    Equivalence needs two one-sided t-tests, against ``-margin`` and ``margin``; the larger p-value counts (Schuirmann,
+    1987). Differences without any spread show nothing, unless all are zero; nor do fewer than two differences.
     """
-    images, captions = text_features.shape[:2]
-    row = torch.arange(images)
-    folds = math.ceil(images / batch_size)
-    accuracies = []
-    for shift in range(captions):
-        texts = text_features[row, (row + shift) % captions]  # [images, dim]
-        for x, y in zip(image_features.tensor_split(folds), texts.tensor_split(folds), strict=True):
-            similarity, own = x @ y.T, torch.arange(len(x))  # [batch, batch], [batch]
-            accuracies += [percent(rank_of_best(side, own, own) == 1) for side in (similarity, similarity.T)]
-    return statistics.mean(accuracies)
+    if len(differences) < 2:
+        return 1.0, 1.0
+    mean, standard_error = np.mean(differences), np.std(differences, ddof=1) / len(differences) ** 0.5
+    if standard_error == 0:
+        return 1.0, float(mean != 0)
+    below = partial(stdtr, len(differences) - 1)  # the probability of a smaller t; Student's t is symmetric
+    return float(2 * below(-abs(mean) / standard_error)), float(below((abs(mean) - margin) / standard_error))
 
 
-def contents(scenes: Sequence[Scene]) -> Tensor:
-    """Which colours and which shapes a scene has: bool ``[scenes, colours + shapes]``."""
-    words = [{word for thing in scene for word in (thing.colour, thing.shape)} for scene in scenes]
-    return torch.tensor([[word in own for word in (*COLOURS, *SHAPES)] for own in words])
+def holm(p: Sequence[float]) -> np.ndarray:
+    """Adjust the p-values of a family: at a level of 5 %, the probability of any false finding in it is at most 5 %.
 
-
-def measure(checkpoint: dict, data: Path) -> dict[str, float]:
-    """Measure a trained model on the test split of scenes and on their minimal pairs, in percent.
-
-    The measures are R@1 in both directions over all captions and over the exact ones, the accuracy on minimal pairs,
-    :func:`in_batch_accuracy`, and the linear probe. The last two and R@1 are all called "alignment accuracy" somewhere.
+    The smallest is multiplied by the number of tests, the next by one less, and so on. Source: Holm, 1979.
     """
-    (model, tokenizer), recipe = restore_model(checkpoint), checkpoint["recipe"]
-    pairs = open_pairs(data)
-    train_set, test_set, minimal_set = pairs.records("train")[:PROBED], pairs.records("test"), pairs.records("minimal")
-    images, texts = encode_records(model, tokenizer, test_set, recipe)  # [images, dim], [captions, dim]
-    captions = texts.unflatten(0, (len(images), len(LEVELS)))  # [images, levels, dim]
-    measures = {}
-    for name, own in (("all", captions), ("exact", captions[:, [LEVELS.index("exact")]])):
-        image_of_caption = torch.arange(len(images)).repeat_interleave(own.shape[1])
-        metrics = retrieval_metrics(images @ own.flatten(0, 1).T, image_of_caption)
-        measures |= {f"{way.replace('_', ' ')}, {name} captions": metrics[way]["R@1"] for way in DIRECTIONS}
-    kinds = minimal_pairs_by_kind(*encode_records(model, tokenizer, minimal_set, recipe), minimal_set)
-    both = {f"minimal pairs, {kind}": statistics.mean(own[way] for way in DIRECTIONS) for kind, own in kinds.items()}
-    measures |= both | {"minimal pairs": statistics.mean(both.values())}
-    measures["in-batch accuracy"] = in_batch_accuracy(images, captions)
-    probed, _ = encode_records(model, tokenizer, train_set, recipe)
-    known, asked = (contents(truth_of(records)[0]) for records in (train_set, test_set))
-    measures["linear probe"] = linear_probe(probed, known, images, asked)
-    return measures
+    order, adjusted = np.argsort(p), np.empty(len(p))
+    adjusted[order] = np.maximum.accumulate(np.sort(p) * np.arange(len(p), 0, -1)).clip(max=1)
+    return adjusted
 
 
-def folder_of(arm: str) -> str:
-    """The folder of an arm's runs; names that differ in spaces or capitals only would share one."""
-    return arm.replace(" ", "_").casefold()
+def judge(family: Sequence[Sequence[float]], margins: Sequence[float]) -> list[str]:
+    """A verdict on each comparison of a family: ``equivalent``, ``better``, ``worse`` or ``undecided``.
 
-
-def run_once(data: Path, out: Path, recipe: Recipe, cache: Path | None, of_data: str) -> dict[str, float]:
-    """Train and measure one run, or continue it; if it is finished, read its measures.
-
-    ``of_data`` is a hash of the pairs: a run on other pairs in the same folder would not be comparable.
+    ``family`` has the differences of the paired seeds for each comparison, ``margins`` its smallest difference of
+    interest. ``equivalent`` means smaller than the margin, even where it is not zero. Holm adjusts both kinds of tests.
     """
-    measures = finished_measures(out, recipe, of_data)
-    if measures is not None:
-        return measures
-    last = out / "last.pt"
-    with redirect_stdout(io.StringIO()):  # the lines of two runs would mix
-        train(data, out, recipe, resume=last.is_file(), cache=cache)
-    measures = measure(load_checkpoint(last), data)
-    settings = {"data": of_data, "recipe": asdict(recipe)}
-    with atomic_file(out / "measures.json") as file:
-        file.write(json.dumps({"settings": settings, "measures": measures}).encode())
-    return measures
+    different, equivalent = map(holm, zip(*map(p_values, family, margins), strict=True))
+    signs = ["better" if sum(differences) > 0 else "worse" for differences in family]
+    return [
+        "equivalent" if same < 1 - CONFIDENCE else sign if other < 1 - CONFIDENCE else "undecided"
+        for sign, other, same in zip(signs, different, equivalent, strict=True)
+    ]
 
 
-def finished_measures(out: Path, recipe: Recipe, of_data: str) -> dict[str, float] | None:
-    """The measures of a finished run; an ``InputError`` if it had another recipe or other pairs."""
-    if not (out / "measures.json").is_file():
-        return None
-    stored = read_json(out / "measures.json")
-    changed = changed_settings(stored["settings"]["recipe"], json.loads(json.dumps(asdict(recipe))))
-    if stored["settings"]["data"] != of_data:
-        changed.append("other images or captions")
-    if changed:
-        raise InputError(f"{out} was run with {', '.join(changed)}; remove it, or choose another folder of runs")
-    return stored["measures"]
+def compare(
+    rows: Sequence[Row], baseline: str, roles: Mapping[str, str], margin: float, measure: str = "R@1"
+) -> list[Row]:
+    """One cell per arm: its ``role``, and the ``differences`` of ``measure`` to the baseline for all paired seeds.
+
+    Arms of one role are one family of tests. The interval is simultaneous over all arms, and NaN for an arm that has
+    fewer than two seeds yet.
+    """
+    values = {arm: {row["seed"]: row[measure] for row in rows if row["arm"] == arm} for arm in (baseline, *roles)}
+    cells = []
+    for arm, role in roles.items():
+        seeds = sorted(values[arm].keys() & values[baseline].keys())
+        own, other = ([values[name][seed] for seed in seeds] for name in (arm, baseline))
+        differences = [a - b for a, b in zip(own, other, strict=True)]
+        enough = len(seeds) > 1
+        interval = difference(own, other, len(roles)) if enough else dict.fromkeys(("mean", "low", "high"), math.nan)
+        cell = {"arm": arm, "role": role, "n": len(seeds), **interval, "margin": margin}
+        cells.append(cell | {"differences": differences})
+    return cells
+
+
+def verdicts(cells: Sequence[Row]) -> list[Row]:
+    """Add the ``verdict`` to cells, which may come from several sources; the cells of each role are a family."""
+    judged = list(cells)
+    for role in {cell["role"] for cell in cells}:
+        numbers = [number for number, cell in enumerate(cells) if cell["role"] == role]
+        family, margins = ([cells[number][name] for number in numbers] for name in ("differences", "margin"))
+        for number, verdict in zip(numbers, judge(family, margins), strict=True):
+            judged[number] = cells[number] | {"verdict": verdict}
+    return judged
+
+
+def read_study(folder: Path, planned: Mapping[str, int]) -> list[Row]:
+    """The cells of a study, judged. ``cells.csv`` has the source, the arm, the role and the margin of each.
+
+    The ``verdict`` of a cell has to wait for all seeds ``planned`` for its source. Until then it says how many there
+    are, and the cell counts in its family with p-values of 1, so no later row can undo a difference found elsewhere.
+    """
+    with (folder / "cells.csv").open(encoding="utf-8", newline="") as file:
+        plan = [row for row in csv.DictReader(file) if row["role"] != "struck"]
+    cells = []
+    for source in dict.fromkeys(row["source"] for row in plan):
+        own = [row for row in plan if row["source"] == source]
+        roles, margin = {row["arm"]: row["role"] for row in own}, float(own[0]["margin"])
+        compared = compare(read_rows(folder / f"{source}.csv"), "baseline", roles, margin)
+        cells += [row | cell for row, cell in zip(own, compared, strict=True)]
+    waiting = [cell["n"] < planned[cell["source"]] for cell in cells]
+    judged = verdicts([cell | {"differences": []} if w else cell for cell, w in zip(cells, waiting, strict=True)])
+    for cell, other, waits in zip(cells, judged, waiting, strict=True):
+        so_far = f"{cell['n']} of {planned[cell['source']]} seeds" if cell["n"] else "not run yet"
+        cell["verdict"] = so_far if waits else other["verdict"]
+    return cells
+
+
+def hit_differences(rows: Sequence[Row], arm: str, baseline: str) -> np.ndarray:
+    """The differences of an arm to the baseline for each test image, in points: ``[seeds, images]``, with mean R@1."""
+    shares = {}
+    for row in rows:
+        hits = [int(digit, 16) for digit in row["hits"]]
+        shares[row["arm"], row["seed"]] = 100 * np.array(hits) / (2 * row["captions"])
+    seeds = sorted(seed for name, seed in shares if name == arm and (baseline, seed) in shares)
+    return np.stack([shares[arm, seed] - shares[baseline, seed] for seed in seeds])
+
+
+def bootstrap(differences: np.ndarray, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of the mean of ``[seeds, items]`` when seeds are resampled, and items within each seed."""
+    generator = np.random.default_rng(seed)
+    seeds, items = differences.shape
+    means = []
+    for _ in range(samples):
+        chosen = generator.integers(seeds, size=(seeds, 1)), generator.integers(items, size=(seeds, items))
+        means.append(differences[chosen].mean())
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+def run_once(data: Path, recipe: Recipe, cache: Path | None) -> Row:
+    """Train and measure one run. The same seed gives the same bits; ``weights`` is a hash of them."""
+    started = time.monotonic()
+    with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):  # the lines of two runs would mix
+        records = train(data, Path(folder) / "run", recipe, cache=cache)
+        checkpoint = load_checkpoint(Path(folder) / "run" / "last.pt")
+    weights = hashlib.sha256(b"".join(value.numpy().tobytes() for value in checkpoint["model"].values())).hexdigest()
+    validation = " ".join(f"{score(record):.2f}" for record in records)  # R@1 on val after each epoch
+    seconds = round(time.monotonic() - started, 1)
+    return measure(checkpoint, data) | {"validation": validation, "weights": weights[:16], "seconds": seconds}
+
+
+def read_rows(file: Path) -> list[Row]:
+    """The rows of an experiment, one per run; none if there is no file yet."""
+    rows = list(csv.DictReader(io.StringIO(read_text(file)))) if file.exists() else []
+    if file.exists() and not (rows and {"arm", "seed", "options", "data"} <= rows[0].keys()):
+        raise InputError(f"{file} is not the file of an experiment; choose another name")
+    return [{name: value if name in TEXTS else json.loads(value) for name, value in row.items()} for row in rows]
+
+
+def write_rows(file: Path, rows: Sequence[Row]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with atomic_file(file) as target:
+        target.write(text.getvalue().encode())
+
+
+def changed_options(recipe: Recipe) -> str:
+    """The options that are not the default, as JSON."""
+    return json.dumps({f.name: getattr(recipe, f.name) for f in fields(Recipe) if getattr(recipe, f.name) != f.default})
+
+
+def provenance() -> Row:
+    """The commit (with a plus if files in helpers differ from it) and the versions that made a row."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(DATA), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    commit = git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "../helpers") else "")
+    return {"commit": commit, "versions": f"python {platform.python_version()}, torch {torch.__version__}"}
 
 
 def run_experiment(
-    data: Path, arms: dict[str, Recipe], runs: Path, seeds: Sequence[int], jobs: int = 2, cache: Path | None = None
-) -> dict[str, Any]:
-    """Train every arm with every seed on scenes, and compare the arms with the first one by :func:`compare`.
+    data: Path | str, arms: dict[str, Recipe], out: Path, seeds: Sequence[int], jobs: int = 2, cache: Path | None = None
+) -> list[Row]:
+    """Train every arm with every seed; return one row per run. ``out`` keeps the rows, and only missing ones are run.
 
-    Each run is kept in ``runs/ARM/SEED``, so an experiment that was stopped continues where it was. ``jobs`` runs are
-    trained at the same time, each in a process with one thread. The recipes' own seeds are replaced.
+    ``{seed}`` in ``data`` stands for the seed, so that each seed can have its own pairs. The seed is added to the
+    recipe's. ``jobs`` runs are trained at the same time, each in a process with one thread.
     """
     if len(arms) < 2 or len(seeds) < 2:
         raise InputError(f"an experiment needs two arms and two seeds or more, not {len(arms)} and {len(seeds)}")
-    pairs = open_pairs(data)
-    if "minimal" not in pairs.splits or truth_of(pairs.records("test")) is None:
-        raise InputError(f"{data} has no scenes with minimal pairs; `python -m helpers scenes` writes them")
-    of_data = fingerprint(map(pairs.captions, pairs.splits))
-    for seed, (name, recipe) in product(seeds, arms.items()):  # before the first training
-        finished_measures(runs / folder_of(name) / str(seed), replace(recipe, seed=seed), of_data)
+    rows, missing, made_with = read_rows(out), [], provenance()
+    known = {(row["arm"], row["seed"]): row for row in rows}
+    for seed in seeds:
+        folder = Path(str(data).replace("{seed}", str(seed)))
+        pairs = open_pairs(folder)
+        of_data = fingerprint(map(pairs.captions, pairs.splits))[:16]
+        for arm, recipe in arms.items():
+            row = {"arm": arm, "seed": seed, "options": changed_options(recipe), "data": of_data, **made_with}
+            before = known.get((arm, seed))
+            if before is None:
+                missing.append((row, folder, replace(recipe, seed=recipe.seed + seed)))
+            elif json.loads(before["options"]) != json.loads(row["options"]) or before["data"] != of_data:
+                was = f"{before['options']}, or with other images or captions"
+                raise InputError(f"{out} has seed {seed} of {arm} with {was}; choose another --out, or remove its rows")
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        futures = {}
-        for seed, (name, recipe) in product(seeds, arms.items()):
-            out = runs / folder_of(name) / str(seed)
-            futures[name, seed] = pool.submit(run_once, data, out, replace(recipe, seed=seed), cache, of_data)
+        runs = {pool.submit(run_once, folder, recipe, cache): row for row, folder, recipe in missing}
         try:
-            for future in tqdm(as_completed(futures.values()), total=len(futures), unit="run", disable=None):
-                future.result()
+            for run in tqdm(as_completed(runs), total=len(runs), unit="run", disable=None):
+                rows.append(runs[run] | run.result())
+                write_rows(out, rows)
         finally:
             pool.shutdown(cancel_futures=True)  # after an error, do not start the remaining runs
-    compared = compare({name: [futures[name, seed].result() for seed in seeds] for name in arms})
-    described = {name: {"recipe": asdict(recipe), "measures": compared[name]} for name, recipe in arms.items()}
-    return {"data": data.name, "seeds": list(seeds), "arms": described}
-
-
-def compare(measures: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, Any]]:
-    """For each arm and measure: the ``mean``, the values of the ``seeds``, and the ``difference`` to the first arm."""
-    first = next(iter(measures))
-    result: dict[str, dict[str, Any]] = {arm: {} for arm in measures}
-    for arm, runs in measures.items():
-        for name in runs[0]:
-            values = [run[name] for run in runs]
-            result[arm][name] = {"mean": statistics.mean(values), "seeds": values}
-            if arm != first:
-                interval = difference(values, [run[name] for run in measures[first]])
-                result[arm][name]["difference"] = interval | {"verdict": verdict(interval)}
-    return result
-
-
-def summary(result: dict[str, Any]) -> str:
-    """Describe the result of :func:`run_experiment`: means of the first arm, mean differences to it of the others."""
-    lines = [f"percent on test, {len(result['seeds'])} paired seeds, {CONFIDENCE:.0%} intervals by Student's t"]
-    for arm, content in result["arms"].items():
-        for name, value in content["measures"].items():
-            text = "{mean:+.1f} ({low:+.1f} to {high:+.1f}), {verdict}" if "difference" in value else "{mean:.1f}"
-            lines.append(f"{arm}, {name}: " + text.format(**value.get("difference", {"mean": value["mean"]})))
-    return "\n".join(lines)
+    return rows

@@ -8,31 +8,23 @@ from torch import Tensor
 
 from helpers.data import ImageTextDataset
 from helpers.encoders import GRID, DualEncoder
-from helpers.files import InputError
 from helpers.scenes.captions import Scene, Thing, describe, position
 from helpers.scenes.render import CELL, IMAGE_SIZE, RADIUS, outline
-from helpers.text import UNKNOWN, WordTokenizer, split_words
+from helpers.text import WordTokenizer
 
 
 @torch.no_grad()
-def region_scores(model: DualEncoder, tokenizer: WordTokenizer, images: Tensor, text: str) -> tuple[list[str], Tensor]:
-    """Return the words of a text, and how well each region matches each word: cosines ``[images, words, GRID, GRID]``.
+def region_scores(model: DualEncoder, tokenizer: WordTokenizer, images: Tensor, text: str) -> Tensor:
+    """Return how well each region matches each word of a text: cosines ``[images, words, GRID, GRID]``.
 
     A word is compared as its phrase, together with its neighbours. The scores mean something only if the training
     compared regions with words, as ``token_wise`` does. ``images`` are normalised, ``[images, 3, height, width]``. The
     model is put into evaluation mode.
     """
-    words = split_words(text)
-    if not 1 <= len(words) <= tokenizer.max_length:
-        raise InputError(f"give a text of 1 to {tokenizer.max_length} words, not {len(words)}: {text!r}")
-    token_ids, padding = tokenizer([text])  # [1, words]
-    for word, token_id in zip(words, token_ids[0], strict=True):
-        if token_id == UNKNOWN:
-            raise InputError(f"the word {word!r} is not in the training captions; choose another text")
-    views = model.eval().views(images, token_ids, padding)
+    views = model.eval().views(images, *tokenizer([text]))
     phrases = F.normalize(views.phrases[0], dim=1)  # [words, dim]
     regions = F.normalize(views.regions, dim=2)  # [images, GRID * GRID, dim]
-    return words, (phrases @ regions.mT).unflatten(2, (GRID, GRID))
+    return (phrases @ regions.mT).unflatten(2, (GRID, GRID))
 
 
 @torch.no_grad()
@@ -79,23 +71,19 @@ def pointing_accuracy(
     regions that a thing overlaps, in percent, and the number of ``things``.
     Source: Zhang et al., 2016, "Top-down Neural Attention by Excitation Backprop", section 4.1.
     """
-    if len(dataset) != len(scenes):
-        raise InputError(f"give one scene per image: got {len(dataset)} images and {len(scenes)} scenes")
     asked: dict[str, list[tuple[int, Tensor]]] = {}  # by text: the index of the image, and the correct regions
     for image, scene in enumerate(scenes):
         texts = [describe(thing, "colour") for thing in scene]
         for thing, text in zip(scene, texts, strict=True):
             if texts.count(text) == 1:
                 asked.setdefault(text, []).append((image, covered(thing).flatten()))
-    if not asked:
-        raise InputError("no thing can be asked for: in every scene another thing has the same colour and shape")
     hits, shares = [], []
     for text, things in asked.items():
         images = dataset.batch([image for image, _ in things])["images"]
         if contributions:
             scores = region_contributions(model, tokenizer, images, text)  # [things, GRID, GRID]
         else:
-            scores = region_scores(model, tokenizer, images, text)[1][:, 1]  # [things, GRID, GRID]
+            scores = region_scores(model, tokenizer, images, text)[:, 1]  # [things, GRID, GRID]
         best = scores.flatten(1).argmax(1)  # [things]
         hits += [correct[region].item() for region, (_, correct) in zip(best, things, strict=True)]
         shares += [correct.float().mean().item() for _, correct in things]

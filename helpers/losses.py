@@ -9,6 +9,7 @@ In the formulas ``s_ij`` is the cosine similarity of image i and text j, and ``z
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -117,6 +118,15 @@ def one_way_contrastive_loss(
         logits_per_image = image_features @ text_features.T / temperature  # [image, text]
     labels = torch.arange(len(logits_per_image), device=logits_per_image.device)
     return F.cross_entropy(logits_per_image, labels)
+
+
+def dot_product_contrastive_loss(image_features: Tensor, text_features: Tensor, temperature: Number = 0.07) -> Tensor:
+    """:func:`contrastive_loss` without L2 normalisation: the logits are dot products over the temperature."""
+    check_features(image_features, text_features)
+    check_temperature(temperature)
+    with in_full_precision(image_features):
+        dot_products = at_least_float32(image_features) @ at_least_float32(text_features).T  # [image, text]
+    return symmetric_cross_entropy(dot_products / temperature)
 
 
 def masked_contrastive_loss(
@@ -237,3 +247,10 @@ def max_violation_loss(image_features: Tensor, text_features: Tensor, margin: fl
     loss_images = (margin + negatives.amax(1) - matched).clamp_min(0).mean()
     loss_texts = (margin + negatives.amax(0) - matched).clamp_min(0).mean()
     return (loss_images + loss_texts) / 2
+
+
+LOSSES = {  # what training can minimise, by name
+    "contrastive": contrastive_loss,
+    "one_way": partial(one_way_contrastive_loss, normalize=True),
+    "dot_product": dot_product_contrastive_loss,
+}

@@ -53,11 +53,11 @@ class Muon(torch.optim.Optimizer):
                 weight.add_(orthogonalize(update).view_as(weight), alpha=-group["lr"] * scale)
 
 
-def make_optimizers(model: nn.Module, temperature: object = None) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: nn.Module, temperature: object = None, factor: float = 1.0) -> list[torch.optim.Optimizer]:
     """Muon for the weight matrices and convolutions; AdamW for embeddings, the first layer, biases and norms.
 
     A learned temperature gets AdamW without weight decay. Muon's usual momentum of 0.95 averages over twenty steps; a
-    training of a few hundred steps does better with five.
+    training of a few hundred steps does better with five. ``factor`` multiplies all learning rates.
     """
     first = {"image_encoder.stem.0.weight", "text_encoder.embedding.weight"}
     inner = [p for name, p in model.named_parameters() if p.ndim >= 2 and name not in first]
@@ -65,7 +65,8 @@ def make_optimizers(model: nn.Module, temperature: object = None) -> list[torch.
     groups = [{"params": others, "weight_decay": 0.01}]
     if isinstance(temperature, nn.Module):
         groups.append({"params": temperature.parameters(), "weight_decay": 0.0})
-    optimizers = [Muon(inner, lr=0.009, momentum=0.8, weight_decay=0.1), torch.optim.AdamW(groups, lr=0.003)]
+    muon = Muon(inner, lr=0.009 * factor, momentum=0.8, weight_decay=0.1)
+    optimizers = [muon, torch.optim.AdamW(groups, lr=0.003 * factor)]
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["base_lr"] = group["lr"]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers.diagnostics import uniformity
-from helpers.encoders import BatchViews, pool_regions
+from helpers.encoders import BatchViews
 from helpers.files import InputError
 from helpers.losses import (
     Number,
@@ -42,14 +42,8 @@ def multi_scale_regularization(
     Source: the core idea of Gao et al., 2022, "PyramidCLIP: Hierarchical Feature Alignment ...".
     """
     weights = [1.0] * len(image_scales) if weights is None else weights
-    counts = [len(image_scales), len(text_scales), len(weights)]
-    if min(counts) < 1 or len(set(counts)) > 1:
-        raise ValueError(f"give as many image scales as text scales and weights, at least one each: got {counts}")
-    if not all(0 <= weight < math.inf for weight in weights):
-        raise ValueError(f"weights must be finite and 0 or above, not {list(weights)}")
     scales = zip(weights, image_scales, text_scales, strict=True)
-    terms = [weight * contrastive_loss(images, texts, temperature) for weight, images, texts in scales]
-    return sum(terms[1:], start=terms[0])
+    return sum(weight * contrastive_loss(images, texts, temperature) for weight, images, texts in scales)
 
 
 def prefix_scales(views: BatchViews) -> tuple[list[Tensor], list[Tensor]]:
@@ -61,17 +55,6 @@ def prefix_scales(views: BatchViews) -> tuple[list[Tensor], list[Tensor]]:
     """
     image_features, text_features = views.image_features, views.text_features
     return [image_features[:, :k] for k in PREFIXES], [text_features[:, :k] for k in PREFIXES]
-
-
-def crop_scales(views: BatchViews) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the whole image with a shortened caption, and a part of the image with the whole caption.
-
-    A caption often says less than the image shows, and an image may show less than the caption says. Both should still
-    count as matches. A crop may remove what the caption names; that is the price of the extra views.
-    Source: the peer-level alignment of PyramidCLIP, section 3, where a trained summariser shortens the captions.
-    """
-    image_features, text_features = views.image_features, views.text_features
-    return [image_features, views.local_features], [views.short_text_features, text_features]
 
 
 def token_wise_similarities(regions: Tensor, words: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,25 +90,6 @@ def token_wise_regularization(regions: Tensor, words: Tensor, padding: Tensor, t
     return (F.cross_entropy(of_regions / temperature, labels) + F.cross_entropy(of_words.T / temperature, labels)) / 2
 
 
-def pyramid_regularization(
-    regions: Tensor, sentences: Tensor, phrases: Tensor, words: Tensor, padding: Tensor, temperature: Number = 0.07
-) -> Tensor:
-    """Return the mean of three contrastive losses: the coarser the grid of regions, the longer the text.
-
-    The mean of all regions is compared with the sentence, each quarter of the image with phrases, each region with
-    words. It is the slowest term: in groups of 16 pairs a step takes 1.6 times as long, with token-wise 1.4 times.
-    Regions ``[batch, regions, dim]`` form a square grid of 2 x 2, 4 x 4, 6 x 6, ... in reading order. Sentences
-    ``[batch, dim]``, phrases and words ``[batch, length, dim]``, padding bool ``[batch, length]``.
-    Source: the levels of PyramidCLIP, without its detected objects, its summaries and its softened targets.
-    """
-    terms = [
-        contrastive_loss(regions.mean(1), sentences, temperature),
-        token_wise_regularization(pool_regions(regions, 2), phrases, padding, temperature),
-        token_wise_regularization(regions, words, padding, temperature),
-    ]
-    return torch.stack(terms).mean()
-
-
 def pooled_to_one_regularization(image_features: Tensor, text_features: Tensor, temperature: Number = 0.07) -> Tensor:
     """Return the image-to-text contrastive loss of features ``[batch, dim]`` pooled to their mean: a negative control.
 
@@ -149,15 +113,6 @@ def feature_norm_penalty(image_features: Tensor, text_features: Tensor) -> Tenso
     return (lengths - 1).square().mean()
 
 
-def uniformity_regularization(image_features: Tensor, text_features: Tensor) -> Tensor:
-    """Return how unevenly features ``[batch, dim]`` cover the sphere, 0 at most: the mean over images and texts.
-
-    It pushes all images apart, and all texts, and ignores which of them belong together.
-    Source: Wang and Isola, 2020, "... Alignment and Uniformity on the Hypersphere", section 4.1 (t = 2).
-    """
-    return (uniformity(image_features) + uniformity(text_features)) / 2
-
-
 def cyclic_cross_modal_regularization(image_features: Tensor, text_features: Tensor) -> Tensor:
     """Return ``sum_jk (s(x_j, y_k) - s(x_k, y_j)) ** 2 / batch`` for features ``[batch, dim]``, where s is the cosine.
 
@@ -178,14 +133,12 @@ def cyclic_in_modal_regularization(image_features: Tensor, text_features: Tensor
     return (of_images - of_texts).square().sum() / len(of_images)
 
 
-def decorrelation_regularization(
-    image_features: Tensor, text_features: Tensor, variance: float = 1.0, covariance: float = 0.04
-) -> Tensor:
+def decorrelation_regularization(image_features: Tensor, text_features: Tensor) -> Tensor:
     """Return a penalty on components that vary too little over the batch, or vary together; the mean of both sides.
 
-    ``variance * mean_d max(0, 1 - sqrt(var_d + 0.0001)) + covariance * sum_(d != e) cov_de ** 2 / dim``, of features
-    ``[batch, dim]`` that are not normalised: each component is asked for a standard deviation of 1.
-    Source: Bardes et al., 2022, "VICReg", equations 1 to 4; the weights have its ratio of 25 to 1.
+    ``mean_d max(0, 1 - sqrt(var_d + 0.0001)) + 0.04 * sum_(d != e) cov_de ** 2 / dim``, of features ``[batch, dim]``
+    that are not normalised: each component is asked for a standard deviation of 1.
+    Source: Bardes et al., 2022, "VICReg", equations 1 to 4; 0.04 is its ratio of 1 to 25.
     """
     total = torch.zeros((), device=image_features.device)
     for side in (at_least_float32(image_features), at_least_float32(text_features)):
@@ -194,7 +147,7 @@ def decorrelation_regularization(
             covariances = deviations.T @ deviations / (len(side) - 1)  # [dim, dim]
         spread = (1 - (covariances.diagonal() + 1e-4).sqrt()).clamp_min(0).mean()
         together = (covariances - covariances.diagonal().diag()).square().sum() / side.shape[1]
-        total = total + (variance * spread + covariance * together) / 2
+        total = total + (spread + 0.04 * together) / 2
     return total
 
 
@@ -206,21 +159,6 @@ def label_smoothing_regularization(image_features: Tensor, text_features: Tensor
     Source: Szegedy et al., 2016, "Rethinking the Inception Architecture for Computer Vision", section 7.
     """
     return symmetric_cross_entropy(cosine_similarities(image_features, text_features) / temperature, 1.0)
-
-
-def soft_target_regularization(image_features: Tensor, text_features: Tensor, temperature: Number = 0.07) -> Tensor:
-    """Return the cross entropy of features ``[batch, dim]`` against what the model finds similar, in both directions.
-
-    The targets are the softmax of the mean of image-image and text-text cosines over the temperature, without gradient:
-    similar pairs are not pushed apart. The minimum is the mean entropy of the targets.
-    Source: Gao et al., 2024, "SoftCLIP", its softened targets, here from the features themselves.
-    """
-    logits_per_image = cosine_similarities(image_features, text_features) / temperature  # [image, text]
-    with torch.no_grad():
-        alike = cosine_similarities(image_features, image_features) + cosine_similarities(text_features, text_features)
-        targets = torch.softmax(alike / 2 / temperature, dim=1)  # [pair, pair]
-    loss_images, loss_texts = (F.cross_entropy(logits, targets) for logits in (logits_per_image, logits_per_image.T))
-    return (loss_images + loss_texts) / 2
 
 
 @dataclass(frozen=True)
@@ -256,41 +194,32 @@ def in_groups(term: Callable[..., Tensor], temperature: Number, *inputs: Tensor)
     """Return the mean over pairs of a term that compares only the pairs of a group; chance is ``ln(GROUP)``."""
     groups = zip(*(side.split(GROUP) for side in inputs), strict=True)
     losses = [len(group[0]) * term(*group, temperature) for group in groups]
-    return sum(losses[1:], start=losses[0]) / len(inputs[0])
+    return sum(losses) / len(inputs[0])
 
 
 # v are the views of a batch, t is the temperature.
 REGULARIZERS: dict[str, Regularizer] = {
     "multi_scale": of_scales(lambda v: (v.image_scales[:-1], v.text_scales[:-1])),  # the finest is the main loss
-    "pyramid": Regularizer(
-        lambda v, t: in_groups(pyramid_regularization, t, v.regions, v.text_features, v.phrases, v.words, v.padding),
-        lambda v: [
-            cosine_similarities(v.regions.mean(1), v.text_features),
-            *token_wise_similarities(pool_regions(v.regions, 2), v.phrases, v.padding),
-            *token_wise_similarities(v.regions, v.words, v.padding),
-        ],
-    ),
     "token_wise": Regularizer(
         lambda v, t: in_groups(token_wise_regularization, t, v.regions, v.phrases, v.padding),
         lambda v: token_wise_similarities(v.regions, v.phrases, v.padding),
     ),
     "nested_prefixes": of_scales(prefix_scales, weights=[1 / 4] * 4),
-    "crops": of_scales(crop_scales, weights=[1 / 2] * 2),
     "pooled_to_one": Regularizer(
         lambda v, t: pooled_to_one_regularization(*features(v), t),
         lambda v: [torch.outer(v.image_features.mean(1), v.text_features.mean(1))],
     ),
     "feature_norm": Regularizer(lambda v, t: feature_norm_penalty(*features(v))),
-    "uniformity": Regularizer(lambda v, t: uniformity_regularization(*features(v))),
+    # It pushes all images apart, and all texts, and ignores which of them belong together.
+    "uniformity": Regularizer(lambda v, t: (uniformity(v.image_features) + uniformity(v.text_features)) / 2),
     "cyclic_cross_modal": Regularizer(lambda v, t: cyclic_cross_modal_regularization(*features(v))),
     "cyclic_in_modal": Regularizer(lambda v, t: cyclic_in_modal_regularization(*features(v))),
     "decorrelation": Regularizer(lambda v, t: decorrelation_regularization(*features(v))),
     "label_smoothing": Regularizer(lambda v, t: label_smoothing_regularization(*features(v), t), cosines),
-    "soft_targets": Regularizer(lambda v, t: soft_target_regularization(*features(v), t), cosines),
 }
 
-# Rates of the encoders, from 0 to below 1, by the name of DualEncoder's parameter.
-RATES = {"text_dropout": "dropout", "word_dropout": "word_dropout", "patch_dropout": "patch_dropout"}
+# Rates of the encoders, from 0 to below 1, with the name of DualEncoder's parameter.
+RATES = {"text_dropout": "dropout"}
 
 
 def parse_regularizers(texts: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:

@@ -1,9 +1,12 @@
 """The report of a trained model: all its metrics on a split, as numbers and as a table; and search by words."""
 
 import itertools
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from helpers.data import captions_by_image
@@ -12,27 +15,37 @@ from helpers.evaluation import (
     DIRECTIONS,
     encode_images,
     encode_texts,
+    in_batch_accuracy,
     intervals,
+    linear_probe,
     metrics_with_truth,
     minimal_pair_accuracy,
+    percent,
     retrieval_metrics,
     retrieval_ranks,
 )
 from helpers.files import InputError
 from helpers.pretrained import make_dataset
 from helpers.runs import restore_model
-from helpers.scenes import Scene, truth_of
+from helpers.scenes import COLOURS, SHAPES, Scene, ceiling, truth_of
 from helpers.sources import Record, open_pairs
 from helpers.sources.coco import paths_and_captions
+from helpers.sources.folders import Pairs
 from helpers.text import WordTokenizer, split_words
+
+PROBED = 2000  # training images that the linear probe learns from
 
 
 def encode_records(
     model: DualEncoder, tokenizer: WordTokenizer, records: Sequence[Record], recipe: dict
 ) -> tuple[Tensor, Tensor]:
-    """Features of the images ``[images, dim]`` and of all their captions ``[captions, dim]``."""
+    """Features of the images ``[images, dim]`` and of all their captions ``[captions, dim]``.
+
+    They are L2-normalised, unless the model was trained on dot products.
+    """
     dataset = make_dataset(*paths_and_captions(records), recipe)
-    return encode_images(model, dataset), encode_texts(model, tokenizer, list(itertools.chain(*dataset.captions)))
+    texts, normalize = list(itertools.chain(*dataset.captions)), recipe.get("loss") != "dot_product"
+    return encode_images(model, dataset, normalize), encode_texts(model, tokenizer, texts, normalize)
 
 
 def evaluate_split(checkpoint: dict, data: Path, split: str) -> dict:
@@ -87,6 +100,74 @@ def minimal_pairs_by_kind(
     return {kind: minimal_pair_accuracy(image_features[own] @ text_features[own].T) for kind, own in rows.items()}
 
 
+def contents(scenes: Sequence[Scene]) -> Tensor:
+    """Which colours and which shapes a scene has: bool ``[scenes, colours + shapes]``."""
+    words = [{word for thing in scene for word in (thing.colour, thing.shape)} for scene in scenes]
+    return torch.tensor([[word in own for word in (*COLOURS, *SHAPES)] for own in words])
+
+
+def scored_columns(records: Sequence[Record]) -> Tensor:
+    """Which of all captions are searched: the exact one of a scene, the first name of an emoji in each language."""
+    columns: dict[tuple, int] = {}
+    for column, caption in enumerate(itertools.chain(*(record.annotations for record in records))):
+        if caption.get("level", "exact") == "exact" and caption.get("kind", "name") == "name":
+            columns.setdefault((caption["image_id"], caption.get("language", column)), column)
+    return torch.tensor(list(columns.values()))
+
+
+def measure(checkpoint: dict, data: Path) -> dict[str, Any]:
+    """Measure a trained model on the test split, in percent.
+
+    ``R@1`` is the mean of both directions over the captions that are scored. ``hits`` has a hexadecimal digit for each
+    image: how many of its captions find it, plus the number of its captions if it finds one of them; their mean over
+    ``2 * captions`` is R@1. The other measures are for exploring; scenes have more, and the ``ceiling`` of R@1.
+    """
+    (model, tokenizer), recipe = restore_model(checkpoint), checkpoint["recipe"]
+    pairs = open_pairs(data)
+    records = pairs.records("test")
+    images, texts = encode_records(model, tokenizer, records, recipe)  # [images, dim], [captions, dim]
+    similarity, (_, image_of_caption) = images @ texts.T, captions_by_image(paths_and_captions(records)[1])
+    scored = scored_columns(records)
+    measures: dict[str, Any] = {"R@1": 0.0, "chance": 100 / len(images)}
+    for name, columns in (", all captions", torch.arange(len(texts))), ("", scored):
+        ranks = retrieval_ranks(similarity[:, columns], image_of_caption[columns])
+        measures |= {f"{way.replace('_', ' ')}{name}": percent(ranks[way] == 1) for way in DIRECTIONS}
+    measures["R@1"] = (measures["image to text"] + measures["text to image"]) / 2
+    captions = image_of_caption[scored].bincount()  # [images]
+    if captions.min() == captions.max() <= 7:
+        found = torch.zeros_like(captions).index_add(0, image_of_caption[scored], (ranks["text_to_image"] == 1).long())
+        digits = found + captions * (ranks["image_to_text"] == 1)
+        measures |= {"captions": int(captions[0]), "hits": "".join(f"{digit:x}" for digit in digits.tolist())}
+    if truth_of(records) is not None:
+        measures |= measure_scenes(checkpoint, pairs, images, texts)
+    return measures
+
+
+def measure_scenes(checkpoint: dict, pairs: Pairs, images: Tensor, texts: Tensor) -> dict[str, float]:
+    """The ``ceiling`` of R@1 on exact captions, in-batch accuracy, a linear probe, and minimal pairs, in percent."""
+    (model, tokenizer), recipe = restore_model(checkpoint), checkpoint["recipe"]
+    records, probed = pairs.records("test"), pairs.records("train")[:PROBED]
+    exact = [[caption["caption"] for caption in r.annotations if caption["level"] == "exact"] for r in records]
+    (scenes, _), (probed_scenes, _) = truth_of(records), truth_of(probed)
+    probed_images, _ = encode_records(model, tokenizer, probed, recipe)
+    measures = {
+        "ceiling": statistics.mean(ceiling(scenes, exact).values()),
+        "in-batch accuracy": in_batch_accuracy(images, texts.unflatten(0, (len(images), -1))),
+        "linear probe": linear_probe(probed_images, contents(probed_scenes), images, contents(scenes)),
+    }
+    minimal = pairs.records("minimal")
+    kinds = minimal_pairs_by_kind(*encode_records(model, tokenizer, minimal, recipe), minimal)
+    for kind, accuracy in kinds.items():
+        measures[f"minimal pairs, {kind}"] = statistics.mean(accuracy[way] for way in DIRECTIONS)
+    return measures
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines of text: the first column aligned left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+
+
 TITLES = {"median_rank": "median", "mean_rank": "mean"}
 
 
@@ -102,8 +183,7 @@ def table(result: dict) -> str:
         cells = [f"{metrics[direction][name]:.1f}" for name in names]
         interval = "-".join(f"{bound:.1f}" for bound in metrics["intervals"][direction]["R@1"])
         rows.append([f"{direction.replace('_', ' ')}, {part}", *cells, interval])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    lines = aligned(rows)
     for kind, accuracy in result.get("minimal_pairs", {}).items():
         both = ", ".join(f"{direction.replace('_', ' ')} {accuracy[direction]:.1f}" for direction in DIRECTIONS)
         lines.append(f"{accuracy['pairs']} minimal pairs, {kind} exchanged, right one of two: {both}")

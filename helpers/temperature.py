@@ -7,7 +7,6 @@ because a run that is limited by time does not know its number of steps. Three n
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,66 +17,32 @@ Schedule = Callable[[float], float | Tensor]
 MAX_LOGIT_SCALE = 100.0  # the clamp of Radford et al., 2021: a learned temperature stays at 0.01 or above
 
 
-@dataclass(frozen=True)
-class Constant:
-    temperature: float
-
-    def __call__(self, progress: float) -> float:
-        return self.temperature
+def constant(progress: float, temperature: float) -> float:
+    return temperature
 
 
-@dataclass(frozen=True)
-class Linear:
+def linear(progress: float, start: float, end: float) -> float:
     """A straight line from ``start`` to ``end``."""
-
-    start: float
-    end: float
-
-    def __call__(self, progress: float) -> float:
-        return self.start + (self.end - self.start) * progress
+    return start + (end - start) * progress
 
 
-@dataclass(frozen=True)
-class CosineDecay:
+def cosine_decay(progress: float, start: float, end: float) -> float:
     """Half a cosine from ``start`` to ``end``: slow, fast, slow."""
-
-    start: float
-    end: float
-
-    def __call__(self, progress: float) -> float:
-        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress)) / 2
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
-@dataclass(frozen=True)
-class PeriodicCosine:
+def periodic_cosine(progress: float, low: float, high: float, periods: float) -> float:
     """A cosine from ``high`` down to ``low`` and back, ``periods`` times. It is not a decay: it ends where it began.
 
     Source: Kukleva et al., 2023, "Temperature Schedules for Self-Supervised Contrastive Methods on Long-Tail Data",
     equation 3 (there from 1.0 to 0.1 and back five times, on images alone).
     """
-
-    low: float
-    high: float
-    periods: float
-
-    def __call__(self, progress: float) -> float:
-        return self.low + (self.high - self.low) * (1 + math.cos(2 * math.pi * self.periods * progress)) / 2
+    return low + (high - low) * (1 + math.cos(2 * math.pi * periods * progress)) / 2
 
 
-@dataclass(frozen=True)
-class WarmUp:
+def warm_up(progress: float, start: float, end: float, share: float) -> float:
     """A straight line from ``start`` to ``end`` over the first ``share`` of training, then ``end``."""
-
-    start: float
-    end: float
-    share: float
-
-    def __post_init__(self) -> None:
-        if self.share > 1:
-            raise InputError(f"a warm-up takes a share of training between 0 and 1, got {self.share}")
-
-    def __call__(self, progress: float) -> float:
-        return self.start + (self.end - self.start) * min(1.0, progress / self.share)
+    return start + (end - start) * min(1.0, progress / share)
 
 
 class LearnedTemperature(nn.Module):
@@ -102,11 +67,11 @@ class LearnedTemperature(nn.Module):
         self.log_logit_scale.clamp_(0.0, math.log(MAX_LOGIT_SCALE))
 
 
-SCHEDULES = {  # name: the class, how many numbers it takes, and its text
-    "linear": (Linear, (2,), "linear:FROM:TO"),
-    "cosine": (CosineDecay, (2,), "cosine:FROM:TO"),
-    "periodic": (PeriodicCosine, (3,), "periodic:LOW:HIGH:PERIODS"),
-    "warmup": (WarmUp, (3,), "warmup:FROM:TO:SHARE"),
+SCHEDULES = {  # name: the function or class, how many numbers it takes, and its text
+    "linear": (linear, (2,), "linear:FROM:TO"),
+    "cosine": (cosine_decay, (2,), "cosine:FROM:TO"),
+    "periodic": (periodic_cosine, (3,), "periodic:LOW:HIGH:PERIODS"),
+    "warmup": (warm_up, (3,), "warmup:FROM:TO:SHARE"),
     "learned": (LearnedTemperature, (0, 1), "learned[:START]"),
 }
 FORMS = {"constant": "0.07"} | {name: form for name, (_, _, form) in SCHEDULES.items()}
@@ -118,7 +83,7 @@ def parse_schedule(text: str) -> Schedule:
     if name in SCHEDULES:
         schedule, counts, form = SCHEDULES[name]
     else:
-        schedule, counts, form, parts = Constant, (1,), f"one of {', '.join(FORMS.values())}", [name, *parts]
+        schedule, counts, form, parts = constant, (1,), f"one of {', '.join(FORMS.values())}", [name, *parts]
     try:
         numbers = [float(part) for part in parts]
     except ValueError:
@@ -127,4 +92,8 @@ def parse_schedule(text: str) -> Schedule:
         raise InputError(f"cannot read the temperature schedule {text!r}; write {form}, with finite numbers above 0")
     if schedule is LearnedTemperature and numbers and not 1 / MAX_LOGIT_SCALE <= numbers[0] <= 1:
         raise InputError(f"a learned temperature starts between {1 / MAX_LOGIT_SCALE} and 1, got {numbers[0]:g}")
-    return schedule(*numbers)
+    if schedule is warm_up and numbers[2] > 1:
+        raise InputError(f"a warm-up takes a share of training between 0 and 1, got {numbers[2]}")
+    if schedule is LearnedTemperature:
+        return LearnedTemperature(*numbers)
+    return lambda progress: schedule(progress, *numbers)

@@ -19,7 +19,7 @@ from helpers.data import ImageTextDataset, make_loader
 from helpers.encoders import TEXT_ENCODERS, DualEncoder
 from helpers.evaluation import evaluate
 from helpers.files import InputError, WriteError
-from helpers.losses import contrastive_loss
+from helpers.losses import LOSSES
 from helpers.optimizers import make_optimizers, set_learning_rate
 from helpers.pretrained import HEAD_DIM, FeatureDataset, check_encoder, make_dataset, word_vectors
 from helpers.regularizers import RATES, REGULARIZERS, parse_regularizers
@@ -42,6 +42,7 @@ class Recipe:
     epochs: float | None = option(None, "passes over the training images; repeatable: same seed, same weights")
     seconds: float | None = option(None, "wall time instead, for a number of steps that varies (default 60)")
     seed: int = option(0, "fixes the initial weights, batches, captions and dropout")
+    loss: str = option("contrastive", f"what is minimised: {', '.join(LOSSES)}")
     temperature: str = option("learned:0.1", f"a schedule: {', '.join(FORMS.values())}")
     image_size: tuple[int, ...] = option((64,), "side in pixels, from 32 to 1024; several vary it from batch to batch")
     regularizers: tuple[str, ...] = option((), f"NAME[:WEIGHT], can be repeated: {', '.join([*REGULARIZERS, *RATES])}")
@@ -50,12 +51,11 @@ class Recipe:
     )
     encoder: str = option("", "train a head on a frozen image encoder: lite0, lite1, lite2 or open_clip:MODEL:WEIGHTS")
     text: str = option(
-        "",
-        f"the text encoder: {', '.join(TEXT_ENCODERS)} (default mlp, with --encoder gru); with :wordllama after the "
-        "name, it starts from the word vectors of that package",
+        "mlp", f"the text encoder: {', '.join(TEXT_ENCODERS)}; NAME:wordllama starts from that package's word vectors"
     )
     batch_size: int = option(256, "images per step, across all processes; the other pairs are the negatives")
     captions: int = option(2, "captions per image in a step; images with fewer repeat theirs")
+    learning_rate: float = option(1.0, "a factor on the learning rates of all weights")
 
     def __post_init__(self) -> None:
         sizes = (self.image_size,) if isinstance(self.image_size, int) else tuple(self.image_size)
@@ -70,23 +70,26 @@ class Recipe:
             raise InputError(f"--image-size must be from 32 to 1024 pixels, not {self.image_size}")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed must be from 0 to {2**32 - 1}, not {self.seed}")
+        if self.loss not in LOSSES:
+            raise InputError(f"there is no loss {self.loss!r}; choose from {', '.join(LOSSES)}")
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"--learning-rate must be a finite number above 0, not {self.learning_rate}")
         if self.captions < 1:
             raise InputError(f"--captions must be 1 or more, not {self.captions}")
         if self.batch_size < 2:
             raise InputError(f"--batch-size must be 2 or more, not {self.batch_size}: other pairs are the negatives")
-        object.__setattr__(self, "text", self.text or ("gru" if self.encoder else "mlp"))
         if self.text.removesuffix(":wordllama") not in TEXT_ENCODERS:
-            raise InputError(f"--text must be {', '.join(TEXT_ENCODERS)}, or NAME:wordllama, not {self.text!r}")
+            raise InputError(f"--text must be {', '.join(TEXT_ENCODERS)} or NAME:wordllama, not {self.text!r}")
         try:
             parse_schedule(self.temperature)
-            _, rates = parse_regularizers(self.regularizers)
+            parse_regularizers(self.regularizers)
             parse_augmentation(self.augment)
         except ValueError as error:
             raise InputError(str(error)) from None
         if self.encoder:
             check_encoder(self.encoder)
-            if self.augment or "patch_dropout" in rates:
-                raise InputError("--augment and patch_dropout change pixels, and a head sees only features; omit them")
+            if self.augment:
+                raise InputError("--augment changes pixels, and a head sees only features; omit it")
 
 
 class BatchLoss(nn.Module):
@@ -94,12 +97,14 @@ class BatchLoss(nn.Module):
 
     The k-th caption of each image is contrasted with the k-th captions of the other images. The image encoder, which
     costs most, runs once per batch; the text encoder runs once per caption. ``temperature`` is a module if it is
-    learned; ``weights`` has the weight of each regularizer, by name.
+    learned; ``weights`` has the weight of each regularizer, by name; ``loss`` is one of ``LOSSES``.
     """
 
-    def __init__(self, model: DualEncoder, temperature: Schedule, weights: dict[str, float]) -> None:
+    def __init__(
+        self, model: DualEncoder, temperature: Schedule, weights: dict[str, float], loss: str = "contrastive"
+    ) -> None:
         super().__init__()
-        self.model, self.temperature, self.weights = model, temperature, weights
+        self.model, self.temperature, self.weights, self.loss = model, temperature, weights, LOSSES[loss]
 
     def forward(self, batch: dict, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The total to minimise, and its parts by name (detached).
@@ -108,7 +113,7 @@ class BatchLoss(nn.Module):
         see only one rank's pairs.
         """
         temperature, device = self.temperature(progress), next(self.model.parameters()).device
-        loss_function = local_contrastive_loss if dist.is_initialized() else contrastive_loss
+        loss_function = local_contrastive_loss if dist.is_initialized() else self.loss
         images = batch["images"].to(device)  # [batch, 3, height, width], or features [batch, crops, width]
         if images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
@@ -163,18 +168,21 @@ def load_data(
 
 
 def make_model(
-    recipe: Recipe, train_set: ImageTextDataset, tokenizer: WordTokenizer
-) -> tuple[DualEncoder, dict[str, Any]]:
-    """The model of a recipe, as it begins, and its options, with which a checkpoint builds it again."""
-    text, _, vectors = recipe.text.partition(":")
-    options = parse_regularizers(recipe.regularizers)[1] | {"text": text}
+    recipe: Recipe, tokenizer: WordTokenizer, train_set: ImageTextDataset
+) -> tuple[DualEncoder, dict, dict[str, float]]:
+    """An untrained model, the options it was made with, and the weight of each regularizer."""
+    torch.manual_seed(recipe.seed)
+    weights, dropouts = parse_regularizers(recipe.regularizers)
+    text, _, pretrained = recipe.text.partition(":")
+    architecture = dropouts | {"text": text}
     if recipe.encoder:
-        options |= {"dim": HEAD_DIM, "width": train_set[0]["image"].shape[-1]}
-    model = DualEncoder(len(tokenizer), tokenizer.max_length, **options)
-    if vectors:
+        architecture |= {"dim": HEAD_DIM, "width": train_set[0]["image"].shape[-1]}
+    model = DualEncoder(len(tokenizer), tokenizer.max_length, **architecture)
+    if pretrained:
         embedding = model.text_encoder.embedding.weight.data  # [words, width]
-        embedding.copy_(word_vectors(tokenizer.vocabulary, embedding.shape[1]))
-    return model, options
+        vectors = word_vectors(tokenizer.vocabulary)[:, : embedding.shape[1]]
+        embedding[:, : vectors.shape[1]] = vectors
+    return model, architecture, weights
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
@@ -182,9 +190,11 @@ def step_seed(seed: int, step: int, rank: int) -> int:
     return random.Random(f"{seed}/{step}/{rank}").getrandbits(63)
 
 
-def validate(model: DualEncoder, tokenizer: WordTokenizer, val_set: ImageTextDataset) -> dict[str, float]:
+def validate(
+    model: DualEncoder, tokenizer: WordTokenizer, val_set: ImageTextDataset, normalize: bool = True
+) -> dict[str, float]:
     """R@1 on ``val`` in both directions, computed by rank 0 for all ranks."""
-    metrics = evaluate(model, tokenizer, val_set, val_set.captions) if world().rank == 0 else {}
+    metrics = evaluate(model, tokenizer, val_set, val_set.captions, normalize) if world().rank == 0 else {}
     model.train()  # evaluate switches to evaluation mode
     return broadcast({f"val_{direction}": metrics[direction]["R@1"] for direction in metrics})
 
@@ -214,21 +224,22 @@ def train(
     """
     # Stage 1: data.
     ranks, device = world(), parse_device(device)
+    if ranks.size > 1 and recipe.loss != "contrastive":
+        raise InputError(f"--loss {recipe.loss} runs in one process only")
     run = open_run(out, recipe, resume)
     train_set, val_set, tokenizer = load_data(data, recipe, cache)
     loader = make_loader(train_set, tokenizer, recipe.batch_size, recipe.seed, workers, ranks.rank, ranks.size)
 
     # Stage 2: model and optimizers, as they begin or as the stopped run left them.
-    torch.manual_seed(recipe.seed)
-    weights, _ = parse_regularizers(recipe.regularizers)
-    model, architecture = make_model(recipe, train_set, tokenizer)
-    batch_loss = BatchLoss(model, parse_schedule(recipe.temperature), weights)
+    model, architecture, weights = make_model(recipe, tokenizer, train_set)
+    batch_loss = BatchLoss(model, parse_schedule(recipe.temperature), weights, recipe.loss)
     batch_loss.to(device, memory_format=torch.channels_last)  # this memory format speeds up convolutions
-    optimizers = make_optimizers(model, batch_loss.temperature)
+    optimizers = make_optimizers(model, batch_loss.temperature, recipe.learning_rate)
     step = run.start(batch_loss, optimizers, tokenizer, architecture, (train_set, val_set))
     parallel_loss = DistributedDataParallel(batch_loss, find_unused_parameters=True) if ranks.size > 1 else batch_loss
+    normalize = recipe.loss != "dot_product"
     if step == 0:
-        run.keep(step, len(loader), validate(model, tokenizer, val_set))
+        run.keep(step, len(loader), validate(model, tokenizer, val_set, normalize))
         on_step(step, model, tokenizer)
 
     # Stage 3: steps.
@@ -256,5 +267,5 @@ def train(
 
         # Stage 4: validation, after each epoch.
         run.check_weights(step)
-        run.keep(step, len(loader), validate(model, tokenizer, val_set))
+        run.keep(step, len(loader), validate(model, tokenizer, val_set, normalize))
     return run.records

@@ -9,6 +9,7 @@ from subprocess import run
 
 from helpers.classroom.copies import ROOT, lessons, make_copies, reset
 from helpers.classroom.execute import execute
+from helpers.classroom.release import release
 from helpers.files import DATA, InputError, locked
 
 
@@ -68,6 +69,7 @@ COMMANDS = {  # `make help` says what they are for
     "pairs": generate_pairs,
     "execute": execute_all,
     "features": write_features,
+    "release": release,
 }
 
 

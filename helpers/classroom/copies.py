@@ -1,6 +1,8 @@
 """Learners' copies of the notebooks: stubs in place of the solutions, and no copy is ever overwritten."""
 
 import copy
+import hashlib
+import json
 import re
 import shutil
 from itertools import count
@@ -11,12 +13,14 @@ from nbformat import NotebookNode
 from nbformat.sign import NotebookNotary
 
 from helpers.classroom.execute import keep_shown_widgets, write_notebook
-from helpers.files import InputError
+from helpers.files import InputError, listed
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).absolute().parents[2]  # also where `helpers` is a link, as on a server for a class
 
 CHECK_TAG = "exercise-check"
 PREDICT = "**Predict**"
+FOLD = "<details><summary>Run the cell, then open this</summary>\n\n{}\n\n</details>"
+PAPER_SOLUTION = re.compile(r"<details><summary>Solution</summary>.*?</details>", re.DOTALL)
 SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION$", re.DOTALL | re.MULTILINE)
 STUB = (
     "# YOUR CODE HERE",
@@ -33,23 +37,49 @@ def without_solutions(source: str, cell: str) -> str:
 
 
 def learners_copy(notebook: NotebookNode, name: str) -> NotebookNode:
-    """Copy a notebook with stubs for solutions and without the outputs of exercises, checks and predictions.
+    """Copy a notebook with stubs for solutions and without the outputs of exercises and checks.
 
-    The code cell after a cell with ``**Predict**`` has the answer in its output. All other outputs stay, so that a
-    learner can read the lesson before running anything.
+    After a text with ``**Predict**``, the outputs of the next code cells go, and the first paragraph of the next text,
+    which has the answer, is folded. All other outputs stay, so that a learner can read the lesson before running it.
     """
     learners = copy.deepcopy(notebook)
     predicted = False
     for cell in learners.cells:
-        if cell.cell_type != "code":
-            predicted = predicted or PREDICT in cell.source
+        if cell.cell_type == "code":
+            source = without_solutions(cell.source, f"{name}, cell {cell.id}")
+            if predicted or source != cell.source or CHECK_TAG in cell.metadata.get("tags", []):
+                cell.update(source=source, outputs=[], execution_count=None)
             continue
-        source = without_solutions(cell.source, f"{name}, cell {cell.id}")
-        if predicted or source != cell.source or CHECK_TAG in cell.metadata.get("tags", []):
-            cell.update(source=source, outputs=[], execution_count=None)
-        predicted = False
+        answered, predicted = predicted, PREDICT in cell.source
+        cell.source = PAPER_SOLUTION.sub(f"The solution is in `notebooks/{name}`.", cell.source)
+        if answered:
+            paragraphs = cell.source.split("\n\n")
+            first = next(i for i, paragraph in enumerate(paragraphs) if not paragraph.startswith("#"))
+            paragraphs[first] = FOLD.format(paragraphs[first])
+            cell.source = "\n\n".join(paragraphs)
     keep_shown_widgets(learners)
+    learners.metadata["handed_out"] = fingerprints(learners)
     return learners
+
+
+def fingerprints(notebook: NotebookNode) -> dict[str, str]:
+    """A short hash of each cell's source, by the id of the cell."""
+    return {cell.id: hashlib.sha256(cell.source.encode()).hexdigest()[:8] for cell in notebook.cells}
+
+
+def news(fresh: NotebookNode, target: Path) -> list[str]:
+    """The headings over the cells that are new or changed since the copy was made; [] if the copy does not tell."""
+    try:
+        handed_out = json.loads(target.read_text(encoding="utf-8"))["metadata"]["handed_out"]
+    except (ValueError, KeyError, TypeError):
+        return []
+    heading, headings = "", []
+    for cell in fresh.cells:
+        if cell.cell_type == "markdown":
+            heading = (re.findall(r"^#+ (.+)", cell.source, re.MULTILINE) or [heading])[-1]
+        if handed_out.get(cell.id) != fresh.metadata["handed_out"][cell.id]:
+            headings.append(heading)
+    return list(dict.fromkeys(headings))
 
 
 def lessons(root: Path) -> list[Path]:
@@ -64,15 +94,19 @@ def write_copy(learners: NotebookNode, target: Path) -> None:
 
 
 def make_copies(root: Path = ROOT) -> None:
-    """Make the copies that are missing in ``my_course``, and bring the pictures there up to date."""
+    """Make the copies that are missing in ``my_course``, update the pictures there, and say what is new in lessons."""
     figures = root / "notebooks" / "figures"
     if figures.is_dir():
         shutil.copytree(figures, root / "my_course" / "figures", dirs_exist_ok=True)
     for lesson in lessons(root):
         target = root / "my_course" / lesson.name
+        fresh = learners_copy(nbformat.read(lesson, as_version=4), lesson.name)
         if not target.exists():
-            write_copy(learners_copy(nbformat.read(lesson, as_version=4), lesson.name), target)
+            write_copy(fresh, target)
             print(f"Made my_course/{lesson.name}, your own copy.")
+        elif changed := news(fresh, target):
+            print(f"{lesson.name} has changed since your copy was made: {listed(changed)}.")
+            print(f"  `make reset NB={lesson.name[:2]}` makes a fresh copy and keeps your work next to it.")
 
 
 def reset(lesson: str = "", root: Path = ROOT) -> None:

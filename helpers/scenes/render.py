@@ -54,7 +54,6 @@ class Difficulty(NamedTuple):
     shapes: tuple[int, int] = (1, 3)  # fewest and most things in a scene
     scale: float = 1.0  # factor on the radius of the things
     held_out: int = 0  # (colour, shape) pairs that are in no scene of train and val
-    duplicates: float = 0.0  # share of the training images that repeat the scene and the captions of another one
     wrong: float = 0.0  # share of the training captions that are false
 
 
@@ -137,23 +136,19 @@ class Plan:
     def split(self, split: str, count: int) -> list[Record]:
         """Sample the scenes of a split and one caption per level for each; in train, some captions may be false."""
         generator = random.Random(f"{self.seed}/{split}")
-        training = split == "train"
         scenes: list[Scene] = []
         captions: list[list[str]] = []  # of each scene, one per level
-        for _ in range(count):
-            if training and scenes and generator.random() < self.difficulty.duplicates:
-                original = generator.randrange(len(scenes))
-                scenes.append(scenes[original])
-                captions.append(captions[original])
-            else:
-                scenes.append(self.new_scene(generator, split))
-                choices = [caption_probabilities(scenes[-1], level) for level in LEVELS]
-                captions.append([generator.choices(list(choice), list(choice.values()))[0] for choice in choices])
+        for number in range(count):
+            if split == "train" and number > 0:
+                generator.random()  # unused; without it, the scenes would differ from those that the lessons describe
+            scenes.append(self.new_scene(generator, split))
+            choices = [caption_probabilities(scenes[-1], level) for level in LEVELS]
+            captions.append([generator.choices(list(choice), list(choice.values()))[0] for choice in choices])
         records = self.records(split, scenes)
         captions_of_level = list(zip(*captions, strict=True))
         for row, column in itertools.product(range(count), range(len(LEVELS))):
             annotation = {"image_id": row, "caption": captions[row][column], "level": LEVELS[column]}
-            if training and generator.random() < self.difficulty.wrong:
+            if split == "train" and generator.random() < self.difficulty.wrong:
                 false = false_caption(scenes[row], captions_of_level[column], generator)
                 annotation |= {"caption": false, "wrong": True} if false else {}
             records[row].annotations.append(annotation)
@@ -202,12 +197,12 @@ def write_scenes(root: Path, sizes: dict[str, int] = SPLITS, seed: int = 0, diff
     """Write all splits to ``root`` in the COCO Captions layout; the same seed gives the same bytes.
 
     Each image has its truth (``things``) and one caption per level (``level``). No two scenes are equal, within a split
-    or between splits, except for the duplicates asked for. The split ``minimal`` has minimal pairs.
+    or between splits. The split ``minimal`` has minimal pairs.
     """
     if min(sizes.values()) < 1:
         raise InputError(f"each split needs at least one scene, not {sizes}")
-    if not (0 <= difficulty.duplicates < 1 and 0 <= difficulty.wrong < 1):
-        raise InputError("the shares of duplicates and of wrong captions must be from 0 to below 1")
+    if not 0 <= difficulty.wrong < 1:
+        raise InputError(f"the share of wrong captions must be from 0 to below 1, not {difficulty.wrong}")
     with atomic_folder(root) as partial:
         (partial / "images").mkdir()
         plan = Plan(partial / "images", seed, difficulty)

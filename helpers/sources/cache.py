@@ -44,9 +44,10 @@ def cached(
     file = folder / f"{images}-{short_hash(states)}.npy"
     if not file.exists():
         with locked(folder, wait=True):
+            outdated = [path for path in folder.glob(f"{images}-*") if path.stem != file.stem]
+            for path in outdated:
+                path.unlink()
             if not file.exists():  # another process may have written it meanwhile
-                for outdated in {*folder.glob(f"{images}-*")} - {file.with_suffix(".partial")}:
-                    outdated.unlink()
                 write(file, paths)
     return np.load(file, mmap_mode="r")
 

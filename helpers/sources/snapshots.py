@@ -1,13 +1,12 @@
 """Features of 64 test pairs at several moments of one training; the lessons use them before lesson 05 trains."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from helpers.files import DATA, InputError
+from helpers.files import DATA
 
 FILE = DATA / "features.npz"
 
@@ -23,10 +22,8 @@ class Snapshots:
     captions: list[str]
 
 
-def load_snapshots(path: Path = FILE) -> Snapshots:
+def load_snapshots() -> Snapshots:
     """Load the snapshots that come with the course."""
-    if not path.is_file():
-        raise InputError(f"there is no {path.name} in {path.parent}; `make features` writes it")
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(FILE, allow_pickle=False) as file:
         features = [torch.from_numpy(file[name]).float() for name in ("image_features", "text_features")]
         return Snapshots(file["steps"].tolist(), *features, torch.from_numpy(file["images"]), file["captions"].tolist())

@@ -28,15 +28,6 @@ function dotProducts(features, pairs, normalize) {
   return similarities;
 }
 
-/** Where two different pairs show the same image; in a softmax a hidden similarity is -Infinity and weighs nothing. */
-function sameImage(imageIds, pairs) {
-  const hidden = new Uint8Array(pairs * pairs);
-  for (let i = 0; i < imageIds.length; i++) {
-    for (let j = 0; j < pairs; j++) hidden[i * pairs + j] = Number(i !== j && imageIds[i] === imageIds[j]);
-  }
-  return hidden;
-}
-
 /** How a matrix stored row by row is walked: from line to line, and within a line. A column is a line too. */
 const walk = (direction, pairs) => (direction === "text to image" ? [1, pairs] : [pairs, 1]);
 
@@ -87,7 +78,7 @@ function accuracy(similarities, pairs, direction, blur) {
 function negativesOf(similarities, pairs, direction, line) {
   const [lineStep, step] = walk(direction, pairs);
   const similarity = (k) => similarities[line * lineStep + k * step];
-  const negatives = Array.from({ length: pairs }, (_, k) => k).filter((k) => k !== line && similarity(k) > -Infinity);
+  const negatives = Array.from({ length: pairs }, (_, k) => k).filter((k) => k !== line);
   negatives.sort((a, b) => similarity(b) - similarity(a));
   return { negatives, values: negatives.map(similarity) };
 }
@@ -106,7 +97,6 @@ const SHADES = 1024;
 // The limits are fixed, so that a colour means the same at every temperature.
 const SIMILARITY = { name: "similarity", stops: DIVERGING, limits: [-1, 0, 1] };
 const SOFTMAX = { name: "softmax", stops: SEQUENTIAL, limits: [0, 0.5, 1] };
-const HIDDEN = 0xffb8b8b8; // the grey of what a mask takes out
 const MOST_LABELS = 32; // beyond that a line is too thin for a thumbnail or a word
 
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
@@ -139,18 +129,10 @@ function unpack(model) {
   const moments = model.get("moments");
   const features = new Float32Array(bytes("features").buffer);
   const perMoment = features.length / moments.length;
-  const hidden = sameImage(model.get("image_ids"), pairs);
-  const copies = Array.from({ length: pairs }, (_, i) => 1 + hidden.slice(i * pairs, (i + 1) * pairs).reduce((a, b) => a + b));
-  const mean = (values) => values.reduce((a, b) => a + b) / pairs;
   return {
     pairs,
     moments,
     geometry: model.get("geometry"),
-    hidden,
-    copied: copies.some((count) => count > 1),
-    floor: mean(copies.map((count) => Math.log(count))), // of the loss, where no mask leaves the copies out
-    candidates: copies.map((count) => pairs + 1 - count), // of each line, where a mask leaves the copies out
-    mean,
     products: (moment, normalize) =>
       dotProducts(features.subarray(moment * perMoment, (moment + 1) * perMoment), pairs, normalize),
     sheetUrl: sheet.length ? URL.createObjectURL(new Blob([sheet], { type: "image/webp" })) : "",
@@ -160,11 +142,11 @@ function unpack(model) {
 }
 
 /**
- * What is looked at: the similarities of a moment, normalised or not, masked or not, with all that does not depend on
- * the temperature. Each is computed when it is first asked for, so that a drag along the training costs nothing twice.
+ * What is looked at: the similarities of a moment, normalised or not, with all that does not depend on the
+ * temperature. Each is computed when it is first asked for, so that a drag along the training costs nothing twice.
  */
 function makeSources(state) {
-  const { pairs, hidden, moments } = state;
+  const { pairs, moments } = state;
   const known = new Map();
   const remembered = (key, compute) => {
     if (!known.has(key)) known.set(key, compute());
@@ -178,20 +160,17 @@ function makeSources(state) {
     remembered(`limit ${normalize}`, () =>
       normalize ? 1 : Number(Math.max(...moments.map((_, moment) => largest(products(moment, false))), 1e-6).toPrecision(2)),
     );
-  return (moment, normalize, mask) =>
-    remembered(`source ${moment} ${normalize} ${mask}`, () => {
+  return (moment, normalize) =>
+    remembered(`source ${moment} ${normalize}`, () => {
       const similarities = products(moment, normalize);
-      const weighed = mask ? similarities.map((value, k) => (hidden[k] ? -Infinity : value)) : similarities;
       const blur = 1e-6 * Math.max(1, largest(similarities));
-      const accuracyOf = (direction) => accuracy(weighed, pairs, direction, blur);
+      const accuracyOf = (direction) => accuracy(similarities, pairs, direction, blur);
       const ends = [Math.min, Math.max].map((pick) => similarities.reduce((a, b) => pick(a, b)));
       return {
         normalize,
         similarities,
-        weighed,
         ends,
         limit: limit(normalize),
-        hidden: mask ? hidden : null,
         accuracies: { "image to text": accuracyOf("image to text"), "text to image": accuracyOf("text to image") },
       };
     });
@@ -245,7 +224,7 @@ function matrixPanel(parent, state, look, hands) {
   let [low, high] = [look.limits[0], look.limits.at(-1)];
   const shade = (value) => Math.max(0, Math.min(SHADES - 1, Math.round(((value - low) / (high - low)) * (SHADES - 1))));
 
-  function writeNumbers(values, cell, hidden) {
+  function writeNumbers(values, cell) {
     const narrow = cell < 40 * devicePixelRatio;
     const digits = (value) => {
       if (Math.abs(value) < 0.005) return "0";
@@ -257,7 +236,6 @@ function matrixPanel(parent, state, look, hands) {
     context.textAlign = "center";
     context.textBaseline = "middle";
     for (let k = 0; k < values.length; k++) {
-      if (hidden?.[k]) continue;
       context.fillStyle = colours.inks[shade(values[k])];
       context.fillText(digits(values[k]), ((k % pairs) + 0.5) * cell, (Math.floor(k / pairs) + 0.5) * cell);
     }
@@ -291,10 +269,10 @@ function matrixPanel(parent, state, look, hands) {
       canvas.width = canvas.height = size;
       return true;
     },
-    paint(values, hidden) {
+    paint(values) {
       const size = canvas.width;
       if (size === 0) return;
-      for (let k = 0; k < values.length; k++) pixels[k] = hidden?.[k] ? HIDDEN : colours.pixels[shade(values[k])];
+      for (let k = 0; k < values.length; k++) pixels[k] = colours.pixels[shade(values[k])];
       small.getContext("2d").putImageData(image, 0, 0);
       context.imageSmoothingEnabled = false;
       context.drawImage(small, 0, 0, size, size);
@@ -305,7 +283,7 @@ function matrixPanel(parent, state, look, hands) {
         context.fillRect(Math.round(line * cell), 0, 1, size);
         context.fillRect(0, Math.round(line * cell), size, 1);
       }
-      if (pairs <= 16 && cell >= 20 * devicePixelRatio) writeNumbers(values, cell, hidden);
+      if (pairs <= 16 && cell >= 20 * devicePixelRatio) writeNumbers(values, cell);
     },
     mark(row, column) {
       frame.hidden = false;
@@ -354,8 +332,6 @@ const GEOMETRY = {
   alignment: ["Alignment", "mean squared distance of matched features: 0 when they coincide"],
   uniformity: ["Uniformity", "of each side, the mean of both: the lower, the more evenly features fill the sphere; 0 when all are one"],
   modality_gap: ["Modality gap", "distance from the mean of the images to the mean of the texts"],
-  distribution_gap: ["Distribution gap", "energy distance of all images to all texts: 0 when they are spread alike"],
-  effective_rank: ["Effective rank", "how many dimensions the features use"],
 };
 
 function geometryLine(parent) {
@@ -410,7 +386,6 @@ function controls(parent, model, state) {
   );
   const check = (words, act) => choose(choices, words, { type: "checkbox" }, act);
   const normalize = check("L2-normalise", (on) => write("normalize", on));
-  const mask = state.copied ? check("Mask the same image", (on) => write("mask", on)) : null;
   const scale = check("As logit scale", (on) => write("scale", on ? "logit scale" : "temperature"));
 
   return () => {
@@ -434,7 +409,6 @@ function controls(parent, model, state) {
     for (const button of buttons) button.checked = button.value === model.get("direction");
     normalize.checked = model.get("normalize");
     scale.checked = asScale;
-    if (mask) mask.checked = model.get("mask");
   };
 }
 
@@ -520,7 +494,7 @@ function pushesChart(parent, state, letGo) {
   };
 }
 
-const WATCHED = ["temperature", "direction", "normalize", "mask", "selected", "moment", "scale"];
+const WATCHED = ["temperature", "direction", "normalize", "selected", "moment", "scale"];
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 function render({ model, el }) {
@@ -585,8 +559,8 @@ function render({ model, el }) {
   const spoken = add(root, "div", "spoken", "", { "aria-live": "polite" });
   const pushes = pushesChart(root, state, () => setSelected(null));
 
-  /** What the similarities alone decide: colours and limits on the left, chance, floor, the geometry of the features. */
-  function drawSource(source, moment, normalize, mask) {
+  /** What the similarities alone decide: colours and limits on the left, chance, the geometry of the features. */
+  function drawSource(source, moment, normalize) {
     const [low, high] = source.ends.map((end) => signed(end.toFixed(2)));
     const name = normalize ? "Similarity" : "Dot product";
     const words = normalize ? "cosine; matched pairs lie on the diagonal" : "of the features as they are: length counts";
@@ -597,18 +571,10 @@ function render({ model, el }) {
       `${what} of ${pairs} images, the rows, with ${pairs} texts, the columns: from ${low} to ${high}`,
     );
     similarityPanel.setLimits([-source.limit, 0, source.limit]);
-    if (mask) {
-      const [chance, guess, count] = [Math.log, (n) => 1 / n, (n) => n].map((of) => state.mean(state.candidates.map(of)));
-      lossCard.scale(1.5 * chance || 1, chance, `chance without the copies: ${chance.toFixed(2)}`);
-      accuracyCard.scale(1, guess, `chance without the copies: ${percent(guess)}`);
-      effectiveCard.scale(count, count, `out of ${written(count)} without the copies; mean entropy `);
-    } else {
-      const chance = Math.log(pairs);
-      const floorWords = state.copied ? `; floor with copies: ${state.floor.toFixed(2)}` : "";
-      lossCard.scale(1.5 * chance || 1, chance, `chance: ln ${pairs} = ${chance.toFixed(2)}${floorWords}`);
-      accuracyCard.scale(1, 1 / pairs, `chance: 1/${pairs} = ${percent(1 / pairs)}`);
-      effectiveCard.scale(pairs, pairs, `out of ${pairs}; mean entropy `);
-    }
+    const chance = Math.log(pairs);
+    lossCard.scale(1.5 * chance || 1, chance, `chance: ln ${pairs} = ${chance.toFixed(2)}`);
+    accuracyCard.scale(1, 1 / pairs, `chance: 1/${pairs} = ${percent(1 / pairs)}`);
+    effectiveCard.scale(pairs, pairs, `out of ${pairs}; mean entropy `);
     showGeometry(state.geometry[moment]);
   }
 
@@ -618,14 +584,11 @@ function render({ model, el }) {
     similarityPanel.mark(row, column);
     softmaxPanel.mark(row, column);
     const parts = [`${source.normalize ? "similarity" : "dot product"} ${signed(source.similarities[cell].toFixed(3))}`];
-    if (source.hidden?.[cell]) parts.push("masked: the same image, so no negative");
-    else {
-      const shares = directions.map((direction) => probabilities[direction][cell]);
-      parts.push(...directions.map((direction, i) => `probability ${direction} ${shares[i].toPrecision(3)}`));
-      const own = Number(row === column);
-      const gradient = shares.reduce((sum, share) => sum + share - own, 0) / shares.length / temperature;
-      parts.push(`${gradient > 0 ? "pushed apart" : "pulled together"} with ${Math.abs(gradient).toPrecision(3)}`);
-    }
+    const shares = directions.map((direction) => probabilities[direction][cell]);
+    parts.push(...directions.map((direction, i) => `probability ${direction} ${shares[i].toPrecision(3)}`));
+    const own = Number(row === column);
+    const gradient = shares.reduce((sum, share) => sum + share - own, 0) / shares.length / temperature;
+    parts.push(`${gradient > 0 ? "pushed apart" : "pulled together"} with ${Math.abs(gradient).toPrecision(3)}`);
     const words = showDetail(row, column, parts);
     if (speak) spoken.textContent = words;
     speak = false;
@@ -635,15 +598,15 @@ function render({ model, el }) {
   let [drawnSource, drawnSoftmax] = ["", ""];
   function draw() {
     frame = 0;
-    const [temperature, direction, normalize, mask, selected, moment] = WATCHED.map((name) => model.get(name));
+    const [temperature, direction, normalize, selected, moment] = WATCHED.map((name) => model.get(name));
     if (!(temperature > 0)) return; // a slider linked in the browser alone may pass zero; the last picture stays
-    const key = `${moment} ${normalize} ${mask}`;
-    const source = sourceOf(moment, normalize, mask);
+    const key = `${moment} ${normalize}`;
+    const source = sourceOf(moment, normalize);
     showControls();
     const another = drawnSource !== key;
-    if (another) drawSource(source, moment, normalize, mask);
+    if (another) drawSource(source, moment, normalize);
     drawnSource = key;
-    if (similarityPanel.resize() || another) similarityPanel.paint(source.similarities, source.hidden);
+    if (similarityPanel.resize() || another) similarityPanel.paint(source.similarities);
 
     // Loss and accuracy are the mean of both directions. The picture and the effective negatives are of the rows then:
     // no picture can sum to one along both sides.
@@ -652,7 +615,7 @@ function render({ model, el }) {
     const moved = drawnSoftmax !== softmaxKey;
     drawnSoftmax = softmaxKey;
     if (moved) {
-      const results = directions.map((name) => softmax(source.weighed, pairs, temperature, name, probabilities[name]));
+      const results = directions.map((name) => softmax(source.similarities, pairs, temperature, name, probabilities[name]));
       const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
       const loss = mean(results.map((result) => result.loss));
       const right = mean(directions.map((name) => source.accuracies[name]));
@@ -670,12 +633,12 @@ function render({ model, el }) {
           `${effectiveNegatives.toPrecision(3)} of ${pairs} count in the mean`,
       );
     }
-    if (softmaxPanel.resize() || moved) softmaxPanel.paint(probabilities[directions[0]], source.hidden);
+    if (softmaxPanel.resize() || moved) softmaxPanel.paint(probabilities[directions[0]]);
     if (pointed) drawPointed(source, directions, temperature);
     for (const panel of [similarityPanel, softmaxPanel]) panel.lock(selected, directions[0]);
     if (selected === null) pushes.hide();
     else {
-      const negatives = negativesOf(source.weighed, pairs, directions[0], selected);
+      const negatives = negativesOf(source.similarities, pairs, directions[0], selected);
       const matched = probabilities[directions[0]][selected * pairs + selected];
       pushes.show(selected, directions[0], temperature, negatives, matched, key);
     }

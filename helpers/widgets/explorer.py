@@ -33,8 +33,8 @@ class TemperatureExplorer(anywidget.AnyWidget):
     """A slider over the temperature, and what it does to a batch of image-text pairs.
 
     The browser computes everything from the stored features, so a displayed widget needs no kernel. A cell can set
-    ``temperature``, ``direction``, ``normalize``, ``mask`` (pairs that share an image are not negatives), ``scale``,
-    ``moment`` (of the training) and ``selected`` (the row, or column, whose negatives are shown).
+    ``temperature``, ``direction``, ``normalize``, ``scale``, ``moment`` (of the training) and ``selected`` (the row, or
+    column, whose negatives are shown).
 
     Args:
         image_features, text_features: ``[pairs, dim]``; row i of both belongs together.
@@ -42,7 +42,6 @@ class TemperatureExplorer(anywidget.AnyWidget):
         captions: one string per pair.
         temperature: the start value; it may lie outside the slider's range of 0.01 to 2.
         snapshots: by name, the features of the same pairs at moments of a training; "now" unless one equals them.
-        image_ids: which image each pair shows; pairs with the same id can be masked.
     """
 
     _esm = BROWSER_SCRIPT
@@ -54,11 +53,9 @@ class TemperatureExplorer(anywidget.AnyWidget):
     geometry = traitlets.List(traitlets.Dict()).tag(sync=True)  # one per moment
     thumbnails = traitlets.Bytes().tag(sync=True)  # one WebP picture of square tiles, or empty
     captions = traitlets.List(traitlets.Unicode()).tag(sync=True)
-    image_ids = traitlets.List(traitlets.Int()).tag(sync=True)
     temperature = Temperature(0.07).tag(sync=True)
     direction = traitlets.Enum(["both", "image to text", "text to image"], "both").tag(sync=True)
     normalize = traitlets.Bool(True).tag(sync=True)
-    mask = traitlets.Bool(False).tag(sync=True)
     scale = traitlets.Enum(["temperature", "logit scale"], "temperature").tag(sync=True)
     selected = traitlets.Int(None, allow_none=True).tag(sync=True)
     moment = traitlets.Int(0).tag(sync=True)
@@ -71,14 +68,13 @@ class TemperatureExplorer(anywidget.AnyWidget):
         captions: Sequence[str] | None = None,
         temperature: float = 0.07,
         snapshots: Mapping[object, Features] | None = None,
-        image_ids: Tensor | Sequence[int] | None = None,
     ) -> None:
         check_temperature(temperature)
         moments, start = order_moments(image_features, text_features, snapshots)
         pairs = len(text_features)
         if pairs > MAX_PAIRS:
             raise ValueError(f"{pairs} pairs are too many to show; pass {MAX_PAIRS} or fewer, such as features[:64]")
-        for name, given in (("images", images), ("captions", captions), ("image_ids", image_ids)):
+        for name, given in (("images", images), ("captions", captions)):
             if given is not None and len(given) != pairs:
                 raise ValueError(f"{name} must have one entry per pair: got {len(given)} for {pairs} pairs")
         super().__init__(
@@ -88,7 +84,6 @@ class TemperatureExplorer(anywidget.AnyWidget):
             geometry=[geometry(*features) for features in moments.values()],
             thumbnails=b"" if images is None else thumbnail_sheet(to_pil(images)),
             captions=[] if captions is None else [str(caption) for caption in captions],
-            image_ids=[] if image_ids is None else torch.as_tensor(image_ids).tolist(),
             temperature=float(temperature),
             moment=start,
         )
@@ -111,12 +106,8 @@ class TemperatureExplorer(anywidget.AnyWidget):
         return images @ texts.T
 
     def _lines(self) -> list[Tensor]:
-        """Similarities per direction shown, ``[line, other]``; masked entries are -inf."""
+        """Similarities per direction shown, ``[line, other]``."""
         similarities = self.similarities()
-        if self.mask and self.image_ids:
-            ids = torch.tensor(self.image_ids)
-            other_pair = ~torch.eye(self.pairs, dtype=torch.bool)
-            similarities = similarities.masked_fill((ids[:, None] == ids) & other_pair, -torch.inf)
         lines = {"image to text": similarities, "text to image": similarities.T}
         return list(lines.values()) if self.direction == "both" else [lines[self.direction]]
 
@@ -187,8 +178,6 @@ def geometry(image_features: Tensor, text_features: Tensor) -> dict[str, float]:
         "alignment": float(diagnostics.alignment(images, texts)),
         "uniformity": float(diagnostics.uniformity(images) + diagnostics.uniformity(texts)) / 2,
         "modality_gap": float(diagnostics.modality_gap(images, texts)),
-        "distribution_gap": float(diagnostics.distribution_gap(images, texts)),
-        "effective_rank": float(diagnostics.effective_rank(torch.cat([images, texts]))),
     }
 
 

@@ -7,12 +7,12 @@ import io
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from itertools import cycle
 
 import ipywidgets
 import matplotlib.pyplot as plt
 import torch
 import traitlets
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from torch import Tensor
@@ -52,39 +52,6 @@ def pair_sheet(images: Sequence[Tensor], captions: Sequence[str], columns: int =
     return figure
 
 
-def plot_lines(axis: Axes, x: Sequence, lines: Lines, levels: Mapping[str, float], log_x: bool, marker: str) -> None:
-    """Plot lines that differ in style as well as colour, and dotted horizontal ``levels``, such as chance."""
-    for number, (name, y) in enumerate(lines.items()):
-        style = STYLES[number % len(STYLES)]
-        axis.plot(x, y, label=name, linestyle=style, color=f"C{number}", marker=marker)
-    for name, y in levels.items():
-        axis.axhline(y, linestyle=":", color="0.35")
-        axis.annotate(name, (1, y), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
-    if log_x:
-        axis.set_xscale("log")
-        axis.xaxis.set_major_formatter("{x:g}")
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def curves(
-    x: Sequence[float],
-    lines: Lines,
-    x_label: str,
-    y_label: str,
-    levels: Mapping[str, float] | None = None,
-    title: str = "",
-    log_x: bool = False,
-    y_limits: tuple[float, float] | None = None,
-) -> Figure:
-    """Plot lines by name in one panel; see :func:`plot_lines` for ``levels``."""
-    figure, axis = plt.subplots(figsize=(6.4, 3.6), facecolor="white", layout="constrained")
-    plot_lines(axis, x, lines, levels or {}, log_x, marker=".")
-    axis.set(xlabel=x_label, ylabel=y_label, title=title, ylim=y_limits)
-    if len(lines) > 1:
-        axis.legend(frameon=False)
-    return figure
-
-
 def panels(
     x: Sequence,
     by_title: Mapping[str, Lines],
@@ -93,46 +60,22 @@ def panels(
     log_x: bool = False,
 ) -> Figure:
     """Plot panels side by side, each with its lines by name; ``chance`` has a dotted level for some of them."""
-    figure, axes = plt.subplots(1, len(by_title), figsize=(9.6, 3.2), dpi=90, squeeze=False, layout="constrained")
+    size = (9.6 if len(by_title) > 1 else 6.4, 3.2)  # inches
+    figure, axes = plt.subplots(1, len(by_title), figsize=size, dpi=90, squeeze=False, layout="constrained")
     for axis, (title, lines) in zip(axes[0], by_title.items(), strict=True):
-        levels = {"chance": chance[title]} if chance and title in chance else {}
-        plot_lines(axis, x, lines, levels, log_x, marker="")
-        axis.set(title=title, xlabel=x_label, ylim=(0, 1.08 * max(axis.get_ylim()[1], *levels.values(), 0)))
+        for (name, y), style in zip(lines.items(), cycle(STYLES), strict=False):  # for readers who confuse the colours
+            axis.plot(x, y, label=name, linestyle=style)
+        level = (chance or {}).get(title)
+        axis.set(title=title, xlabel=x_label, ylim=(0, 1.08 * max(axis.get_ylim()[1], level or 0)))
+        if level is not None:
+            axis.axhline(level, linestyle=":", color="0.35")
+            axis.annotate("chance", (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+        if log_x:
+            axis.set_xscale("log")
+            axis.xaxis.set_major_formatter("{x:g}")
+        axis.spines[["top", "right"]].set_visible(False)
     if len(lines) > 1:
         axes[0, -1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    return figure
-
-
-def effect_sizes(
-    intervals: Mapping[str, Mapping[str, Mapping[str, float]]],
-    x_label: str,
-    limits: tuple[float, float],
-    claimed: Mapping[str, float],
-) -> Figure:
-    """Plot mean differences with their intervals, one row each, under the claim they belong to.
-
-    ``intervals`` holds ``mean``, ``low`` and ``high`` for each claim and each row under it. A dot is filled if its
-    interval excludes zero. A diamond is the ``claimed`` difference, for claims that name a number.
-    """
-    rows = [(claim, name) for claim, readings in intervals.items() for name in ("", *readings)]
-    figure, axis = plt.subplots(figsize=(7.2, 0.8 + 0.28 * len(rows)), facecolor="white", layout="constrained")
-    for row, (claim, name) in enumerate(rows):
-        if not name:
-            continue
-        interval = intervals[claim][name]
-        excludes_zero = interval["low"] > 0 or interval["high"] < 0
-        colour = "C0" if excludes_zero else "0.45"
-        axis.plot([interval["low"], interval["high"]], [row, row], color=colour, linewidth=2)
-        axis.plot(interval["mean"], row, "o", color=colour, markerfacecolor=colour if excludes_zero else "white")
-        if claim in claimed:  # larger than the dot, so that both stay visible
-            axis.plot(claimed[claim], row, "D", color="C1", markerfacecolor="none", markersize=10, zorder=1)
-    axis.axvline(0, color="0.35", linewidth=1)
-    axis.set(xlabel=x_label, xlim=limits, yticks=range(len(rows)), yticklabels=[name or claim for claim, name in rows])
-    axis.set_ylim(len(rows) - 0.3, -0.5)
-    for label, (_, name) in zip(axis.get_yticklabels(), rows, strict=True):
-        label.set_fontweight("normal" if name else "bold")
-    axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.tick_params(axis="y", length=0)
     return figure
 
 

@@ -22,8 +22,8 @@ def batch_figure(recalls: Mapping[str, Sequence[float]], chance: float) -> Figur
     axis.annotate(
         "chance", (chance, 1), xycoords=("data", "axes fraction"), xytext=(4, -12), textcoords="offset points"
     )
-    axis.set(xlabel="test R@1, mean of both directions, %", yticks=range(len(recalls)), yticklabels=list(recalls))
-    axis.set(xlim=(-2, None), ylim=(len(recalls) - 0.4, -0.6))
+    axis.set(xlabel="test R@1, mean of both directions, %", ylabel="batch", xlim=(-2, None))
+    axis.set(yticks=range(len(recalls)), yticklabels=list(recalls), ylim=(len(recalls) - 0.4, -0.6))
     axis.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -38,10 +38,12 @@ def cost_figure(rows: Sequence[Mapping]) -> Figure:
         memory.plot(pairs, [row["megabytes"] for row in own], style + "-", label=way)
         time.plot(pairs, [row["milliseconds"] / plain[row["pairs"]] for row in own], style + "-", label=way)
     memory.set(yscale="log", ylabel="memory of loss and gradients, MB")
-    time.set(ylabel="time relative to plain", ylim=(0, None))
+    memory.yaxis.set_major_formatter("{x:,.0f}")
+    time.set(ylabel="time divided by the time of plain", ylim=(0, None))
     for axis in (memory, time):
         axis.set(xscale="log", xlabel="pairs in the batch")
-        axis.set_xticks(pairs, [f"{count:,}" for count in pairs], fontsize=8)
+        axis.set_xticks(pairs, [f"{count:,}" for count in pairs], fontsize=9)
+        axis.spines[["top", "right"]].set_visible(False)
         axis.minorticks_off()
-    time.legend(frameon=False, fontsize=8)
+    time.legend(frameon=False, fontsize=9)
     return figure

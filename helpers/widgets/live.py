@@ -75,10 +75,7 @@ class LiveTraining(anywidget.AnyWidget):
 
     def start(self) -> asyncio.Task:
         """Train, or continue after a stop, as a task of the event loop; do not await it in the widget's own cell."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise RuntimeError("no event loop is running: call run() instead") from None
+        loop = asyncio.get_running_loop()
         self.running = True
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._train())

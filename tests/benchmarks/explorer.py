@@ -16,6 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "widgets"))
 from notebook_page import NotebookPage
+from playwright.sync_api import Page
 from report import write_report
 from servers import chromium, serve
 
@@ -66,10 +67,8 @@ WATCH = """(selector) => {
 class Slider:
     """The mouse on a slider."""
 
-    def __init__(self, notebook: NotebookPage, pairs: int) -> None:
-        self.page = notebook.page
-        notebook.ask("None", before=f"PAIRS = {pairs}")
-        notebook.run(0)
+    def __init__(self, page: Page) -> None:
+        self.page = page
         self.page.locator(PICTURE).first.wait_for()
         self.page.evaluate(WATCH, PICTURE)
         track = self.page.locator(SLIDER).first
@@ -93,6 +92,14 @@ class Slider:
         self.page.wait_for_function("watch.latency !== null && watch.rested >= 3")
         return self.page.evaluate("watch.latency")
 
+    def latencies(self, moves: int, rng: random.Random) -> list[float]:
+        """Milliseconds of moves to and fro, each at a random moment of a frame."""
+        latencies = []
+        for move in range(moves):
+            time.sleep(rng.uniform(0, 1 / 60))
+            latencies.append(self.latency(rng.uniform(0.2, 0.35) if move % 2 else rng.uniform(0.4, 0.55)))
+        return latencies
+
     def drag(self) -> float:
         """Percentage of frames with a new picture."""
         self.page.evaluate("watch.restart()")
@@ -107,10 +114,10 @@ def measure(sizes: list[int], folder: Path) -> dict:
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         notebook = NotebookPage(page, jupyter, "explorer.ipynb", [EXPLORER])
         for pairs in sizes:
-            slider, latencies = Slider(notebook, pairs), []
-            for move in range(MOVES):
-                time.sleep(rng.uniform(0, 1 / 60))
-                latencies.append(slider.latency(rng.uniform(0.2, 0.35) if move % 2 else rng.uniform(0.4, 0.55)))
+            notebook.ask("None", before=f"PAIRS = {pairs}")
+            notebook.run(0)
+            slider = Slider(page)
+            latencies = slider.latencies(MOVES, rng)
             median, late = np.percentile(latencies, [50, 95]).round(1)
             new = round(slider.drag(), 1)
             slider.send(0.4, "mouseReleased")

@@ -5,9 +5,11 @@ from subprocess import CompletedProcess
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from nbformat.sign import NotebookNotary
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from helpers.classroom import __main__ as classroom
 from helpers.classroom import copies
@@ -23,12 +25,12 @@ SOLUTION = '''def double(number: int) -> int:
 
 
 def lesson(exercise: str = SOLUTION) -> NotebookNode:
-    """An executed notebook with one exercise, its check, and a cell before them."""
+    """An executed notebook with one exercise, its check, and a cell before them, under a heading."""
     sources = {"example": "print(2)", "exercise-double": exercise, "check-double": "assert double(2) == 4"}
     outputs = [new_output("stream", text="printed\n")]
     cells = [new_code_cell(source, id=name, execution_count=1, outputs=outputs) for name, source in sources.items()]
     cells[2].metadata.tags = [copies.CHECK_TAG]
-    return new_notebook(cells=cells)
+    return new_notebook(cells=[new_markdown_cell("# A lesson", id="title"), *cells])
 
 
 @pytest.fixture
@@ -78,10 +80,30 @@ def test_unmatched_marker_is_reported_with_notebook_and_cell(root: Path, source:
 
 def test_copy_keeps_all_outputs_except_those_of_exercises_and_checks() -> None:
     original = lesson()
-    example, *exercise_and_check = copies.learners_copy(original, "01").cells
-    assert example == original.cells[0]
+    title, example, *exercise_and_check = copies.learners_copy(original, "01").cells
+    assert [title, example] == original.cells[:2]
     assert [(cell.outputs, cell.execution_count) for cell in exercise_and_check] == [([], None)] * 2
-    assert original.cells[1].outputs, "the original must not change"
+    assert original.cells[2].outputs, "the original must not change"
+
+
+def test_answer_to_a_prediction_is_folded_below_headings() -> None:
+    run = [new_code_cell("print(2)", outputs=[new_output("stream", text="2\n")]) for _ in range(3)]
+    result = new_markdown_cell("## Result\n\nIt is 2.\n\nWhy?")
+    cells = [new_markdown_cell("**Predict**: 2 or 3?"), *run[:2], result, new_markdown_cell("# A lesson"), run[2]]
+    copy = copies.learners_copy(new_notebook(cells=cells), "01").cells
+    assert [bool(cell.get("outputs")) for cell in copy] == [False, False, False, False, False, True]
+    assert copy[3].source == f"## Result\n\n{copies.FOLD.format('It is 2.')}\n\nWhy?"
+    assert copy[4].source == "# A lesson"
+
+
+def test_solution_on_paper_is_not_in_the_copy() -> None:
+    fold = "<details><summary>{}</summary>\n\n{}\n\n</details>"
+    text = new_markdown_cell(
+        f"Prove it.\n\n{fold.format('Hint 1', 'Add.')}\n{fold.format('Solution', '1 + 1')}\n\nNext"
+    )
+    (copy,) = copies.learners_copy(new_notebook(cells=[text]), "01_dataset.ipynb").cells
+    hint = fold.format("Hint 1", "Add.")
+    assert copy.source == f"Prove it.\n\n{hint}\nThe solution is in `notebooks/01_dataset.ipynb`.\n\nNext"
 
 
 def test_copies_are_trusted_and_never_overwritten(root: Path) -> None:
@@ -92,6 +114,56 @@ def test_copies_are_trusted_and_never_overwritten(root: Path) -> None:
     copies.make_copies(root)
     assert first.read_text() == "a learner's own work"
     assert NotebookNotary().check_signature(nbformat.read(second, as_version=4))
+
+
+def test_an_update_of_the_course_says_what_is_new_and_changes_no_copy(
+    root: Path, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = lesson()
+    changed.cells[1].source = "print(3)"
+    changed.cells.append(new_markdown_cell("## A new part\n\n### Exercise 3", id="new"))
+    for name in ("01_dataset", "02_contrastive_loss"):
+        nbformat.write(changed, root / "notebooks" / f"{name}.ipynb")
+    work = nbformat.read(copy, as_version=4)
+    work.cells[2].source = "a learner's own work"
+    nbformat.write(work, copy)
+    before = copy.read_bytes()
+    (root / "my_course" / "02_contrastive_loss.ipynb").write_text("not a notebook")
+    capsys.readouterr()
+    copies.make_copies(root)
+    assert copy.read_bytes() == before
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "01_dataset.ipynb has changed since your copy was made: A lesson, Exercise 3."
+    assert "`make reset NB=01`" in second
+    copies.reset("01", root)
+    capsys.readouterr()
+    copies.make_copies(root)
+    assert capsys.readouterr().out == ""
+
+
+def test_copies_of_the_course_are_the_same_bytes_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notebooks").symlink_to(copies.ROOT / "notebooks")
+        copies.make_copies(tmp_path / name)
+    one, two = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("my_course/*.ipynb")}
+        for name in ("one", "two")
+    )
+    assert len(one) == len(copies.lessons(copies.ROOT))
+    assert one == two
+
+
+def test_running_all_cells_of_a_copy_stops_at_the_first_stub_with_a_sentence() -> None:
+    original = copies.lessons(copies.ROOT)[0]
+    copy = copies.learners_copy(nbformat.read(original, as_version=4), original.name)
+    with pytest.raises(CellExecutionError) as stopped:
+        NotebookClient(copy, timeout=300, resources={"metadata": {"path": str(original.parent)}}).execute()
+    assert stopped.value.evalue == "Write your own code in place of this line, then run the check."
+    first = next(i for i, cell in enumerate(copy.cells) if copies.STUB[0] in cell.source)
+    executed = [i for i, cell in enumerate(copy.cells) if cell.get("execution_count")]
+    assert executed[-1] == first
 
 
 @pytest.mark.parametrize("number", ["01", "1", "01_dataset", "notebooks/01_dataset.ipynb"])

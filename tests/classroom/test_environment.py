@@ -1,7 +1,9 @@
 """The three lists of packages agree, and no file names a package registry or a path of one machine."""
 
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -56,3 +58,53 @@ def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
     texts = [ROOT / name for name in names if name and Path(name).suffix not in {".png", ".jpg", ".npz", ".pt"}]
     matches = {path.name: unwanted.search(path.read_text(encoding="utf-8")) for path in texts if path.is_file()}
     assert {name: match[0] for name, match in matches.items() if match} == {}
+
+
+COLAB = """import sys, types
+from IPython.core.interactiveshell import InteractiveShell
+
+shell = InteractiveShell.instance()
+if sys.argv[2]:
+    turn_on = lambda: print("widgets are on")
+    sys.modules["google"] = types.ModuleType("google")
+    sys.modules["google.colab"] = types.ModuleType("google.colab")
+    sys.modules["google.colab"].output = types.SimpleNamespace(enable_custom_widget_manager=turn_on)
+shell.run_cell(sys.argv[1]).raise_error()
+shell.run_cell("from helpers.data import DATA; print('pairs in', DATA)").raise_error()
+"""
+
+
+def run_colab_cell(folder: Path, colab: str) -> str:
+    """Run the set-up cell of the README in ``folder``, without installing packages; the result is what it prints."""
+    (cell,) = re.findall(
+        r"^```python\n(import sys\n.+?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    programs = folder / "bin"
+    programs.mkdir()
+    for name, line in {"python": f'exec "{sys.executable}" "$@"', "pip": 'echo "pip $@"'}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{line}\n")
+        (programs / name).chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "IPYTHONDIR": str(folder / "ipython")}
+    command = [sys.executable, "-c", COLAB, cell.replace("ADDRESS", str(ROOT)), colab]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_colab_cell_does_nothing_elsewhere(tmp_path: Path) -> None:
+    assert run_colab_cell(tmp_path, "").startswith("pairs in ")
+    assert not (tmp_path / "course").exists()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git clone")
+def test_colab_and_binder_have_pairs_and_copies(tmp_path: Path) -> None:
+    printed = run_colab_cell(tmp_path, "colab")
+    course = tmp_path / "course"
+    assert "pip install --quiet anywidget" in printed
+    assert "widgets are on" in printed
+    assert f"pairs in {course / 'data'}" in printed
+    assert (course / "data" / "scenes" / "annotations" / "captions_test.json").is_file()
+    environment = os.environ | {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run([course / "postBuild"], cwd=course, env=environment, check=True)  # as Binder does
+    made = sorted(path.name for path in (course / "my_course").glob("*.ipynb"))
+    assert made == sorted(path.name for path in (course / "notebooks").glob("*.ipynb"))

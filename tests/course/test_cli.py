@@ -20,7 +20,7 @@ def test_every_field_of_the_recipe_is_an_option_of_train() -> None:
     recipe = parse(
         *("--epochs", "2.5", "--seed", "3", "--temperature", "cosine:0.1:0.05", "--image-size", "48", "64"),
         *("--regularizer", "multi_scale:0.5", "--regularizer", "text_dropout:0.1", "--augment", "flip"),
-        *("--batch-size", "32", "--captions", "1"),
+        *("--batch-size", "32", "--captions", "1", "--loss", "one_way", "--learning-rate", "0.5"),
     )
     assert recipe == Recipe(
         epochs=2.5,
@@ -31,6 +31,8 @@ def test_every_field_of_the_recipe_is_an_option_of_train() -> None:
         augment=("flip",),
         batch_size=32,
         captions=1,
+        loss="one_way",
+        learning_rate=0.5,
     )
     assert parse("--seconds", "7") == Recipe(seconds=7)
     frozen = parse("--encoder", "lite0", "--text", "bag")  # with --augment they would be refused

@@ -1,4 +1,4 @@
-"""The two encoders and their views: scales, regions, words, dropout and shortened inputs."""
+"""The two encoders and their views: scales, regions, words and dropout."""
 
 from collections.abc import Callable
 
@@ -130,68 +130,6 @@ def test_views_use_the_same_dropout_as_the_forward_pass(model: tuple) -> None:
     views = encoder.views(*batch)
     assert torch.equal(views.image_features, image_features)
     assert torch.equal(views.text_features, text_features)
-
-
-def test_shortened_views_depend_on_the_seed_and_differ_from_the_full_ones(model: tuple) -> None:
-    encoder, batch = model
-    encoder.eval()
-    for name, full in (("local_features", "image_features"), ("short_text_features", "text_features")):
-        features = []
-        for seed in (0, 0, 1):
-            torch.manual_seed(seed)
-            views = encoder.views(*batch)
-            features.append(getattr(views, name))
-        assert features[0].shape == (3, 16)
-        assert torch.equal(features[0], features[1])
-        assert not torch.allclose(features[0], features[2])
-        assert not torch.allclose(features[0], getattr(views, full), atol=1e-4)
-
-
-def test_shortened_text_keeps_half_of_its_words_in_a_row(model: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder, batch = model
-    paddings: list[Tensor] = []
-    words = encoder.text_encoder.words
-    monkeypatch.setattr(
-        encoder.text_encoder, "words", lambda ids, padding: paddings.append(padding) or words(ids, padding)
-    )
-    first = set()
-    for seed in range(40):
-        torch.manual_seed(seed)
-        assert encoder.views(*batch).short_text_features.isfinite().all()
-        kept = [(~row).nonzero().flatten().tolist() for row in paddings.pop()]
-        assert [len(row) for row in kept] == [4, 4, 1]  # of 8, 8 and 2 words
-        assert all(row == list(range(row[0], row[-1] + 1)) for row in kept)
-        first.add(kept[0][0])
-    assert first == {0, 1, 2, 3, 4}
-
-
-def test_word_dropout_removes_words_only_in_training(model: tuple) -> None:
-    encoder, (images, token_ids, padding) = model
-    encoder.text_encoder.word_dropout = 0.5
-    torch.manual_seed(0)
-    left = [encoder.views(images, token_ids, padding).padding for _ in range(400)]
-    assert all((row | padding).equal(row) and not row.all(1).any() for row in left)
-    share = torch.stack(left)[:, 0].double().mean().item()  # of the eight words of the first text
-    assert share == pytest.approx(0.5, abs=0.04)
-    views = encoder.views(images, token_ids, padding)
-    assert not views.word_embeddings[views.padding].any()
-    assert views.text_scales[0].isfinite().all()
-    encoder.eval()
-    assert encoder.views(images, token_ids, padding).padding is padding
-
-
-def test_patch_dropout_blanks_patches_only_in_training(model: tuple) -> None:
-    encoder, (images, *_) = model
-    image_encoder = encoder.image_encoder
-    expected = image_encoder(images)
-    seen: list[Tensor] = []
-    image_encoder.down1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    image_encoder.patch_dropout = 0.5
-    torch.manual_seed(0)
-    assert not torch.allclose(image_encoder(images), expected)
-    assert (seen[0] == 0).all(1).double().mean().item() == pytest.approx(0.5, abs=0.08)  # 768 patches of 4 x 4 pixels
-    image_encoder.eval()
-    assert torch.equal(image_encoder(images), expected)
 
 
 def test_without_dropout_no_random_number_is_used(model: tuple) -> None:

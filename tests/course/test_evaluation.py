@@ -15,6 +15,7 @@ from torch import Tensor
 from helpers.data import ImageTextDataset
 from helpers.evaluation import (
     DIRECTIONS,
+    in_batch_accuracy,
     intervals,
     linear_probe,
     metrics_with_truth,
@@ -302,3 +303,23 @@ def test_a_linear_probe_is_invariant_to_linear_maps_of_the_features() -> None:
     changed = features @ normal(6, 6) + 3
     accuracies = [linear_probe(x[:200], labels[:200], x[200:], labels[200:]) for x in (features, changed)]
     assert accuracies[0] == pytest.approx(accuracies[1])
+
+
+@pytest.mark.parametrize("batch_size", [5, 10, 20, 64])
+def test_in_batch_accuracy_agrees_with_loops(batch_size: int) -> None:
+    images, texts = F.normalize(normal(4, 20, 8), dim=2).split([1, 3])  # [1 and 3, 20, 8]
+    texts = F.normalize(texts + images, dim=2).transpose(0, 1)  # [20, 3, 8]
+    right = []
+    for shift in range(3):
+        for start in range(0, 20, batch_size):
+            rows = range(start, min(start + batch_size, 20))
+            cosines = torch.stack([texts[i, (i + shift) % 3] for i in rows]) @ images[0, list(rows)].T
+            own = torch.arange(len(rows))
+            right += [cosines.argmax(0) == own, cosines.argmax(1) == own]
+    assert in_batch_accuracy(images[0], texts, batch_size) == pytest.approx(100 * torch.cat(right).double().mean())
+
+
+def test_in_batch_accuracy_of_unrelated_captions_is_chance() -> None:
+    images, texts = F.normalize(normal(2, 2000, 16), dim=2)
+    assert in_batch_accuracy(images, images[:, None], 50) == 100
+    assert in_batch_accuracy(images, texts[:, None], 50) == pytest.approx(2, abs=1)

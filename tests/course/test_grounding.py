@@ -63,8 +63,7 @@ def test_each_word_scores_highest_at_its_region() -> None:
     indices = torch.randint(16, (5,), generator=generator)
     words = 5 * regions[:1, indices]  # [1, 5, 128], regions of image 0, longer
     model = model_with(regions, words)
-    names, scores = region_scores(model, TOKENIZER, torch.zeros(3, 3, 64, 64), "A red circle, left of")
-    assert names == ["a", "red", "circle", "left", "of"]
+    scores = region_scores(model, TOKENIZER, torch.zeros(3, 3, 64, 64), "A red circle, left of")
     assert scores.shape == (3, 5, 4, 4)
     assert torch.equal(scores[0].flatten(1).argmax(1), indices)
     by_hand = F.cosine_similarity(words[0][None, :, None], regions[:, None], dim=3)  # [image, word, region]
@@ -73,24 +72,11 @@ def test_each_word_scores_highest_at_its_region() -> None:
 
 def test_scores_have_no_gradient_and_no_dropout() -> None:
     torch.manual_seed(0)
-    model = DualEncoder(len(TOKENIZER), TOKENIZER.max_length, dropout=0.5, patch_dropout=0.5).train()
+    model = DualEncoder(len(TOKENIZER), TOKENIZER.max_length, dropout=0.5).train()
     images = torch.randn(2, 3, 64, 64)
-    first, second = (region_scores(model, TOKENIZER, images, "a red circle")[1] for _ in range(2))
+    first, second = (region_scores(model, TOKENIZER, images, "a red circle") for _ in range(2))
     assert torch.equal(first, second)
     assert not first.requires_grad
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("a red circle left of a square", "1 to 5 words, not 7"),
-        ("a red hexagon", "'hexagon' is not in the training"),
-    ],
-)
-def test_invalid_texts_are_rejected(text: str, words: str) -> None:
-    model = DualEncoder(len(TOKENIZER), TOKENIZER.max_length)
-    with pytest.raises(ValueError, match=words):
-        region_scores(model, TOKENIZER, torch.zeros(1, 3, 64, 64), text)
 
 
 def rendered(folder: Path, scenes: list[Scene]) -> ImageTextDataset:
@@ -138,13 +124,6 @@ def test_the_model_of_the_course_points_by_contributions_alone(tmp_path: Path) -
     by_contributions = pointing_accuracy(model, tokenizer, dataset, scenes, contributions=True)
     assert by_contributions["accuracy"] >= 75
     assert abs(by_parts["accuracy"] - by_parts["chance"]) < 12
-
-
-def test_scenes_without_a_unique_thing_are_rejected(tmp_path: Path) -> None:
-    twins = (Thing("cross", "pink", "small", "top"), Thing("cross", "pink", "large", "left"))
-    model = DualEncoder(len(TOKENIZER), TOKENIZER.max_length)
-    with pytest.raises(ValueError, match="no thing can be asked for"):
-        pointing_accuracy(model, TOKENIZER, rendered(tmp_path, [twins]), [twins])
 
 
 @pytest.mark.long

@@ -22,6 +22,7 @@ from helpers.losses import (
     contrastive_loss,
     cosine_similarities,
     decoupled_contrastive_loss,
+    dot_product_contrastive_loss,
     hard_negative_contrastive_loss,
     masked_contrastive_loss,
     max_violation_loss,
@@ -309,6 +310,12 @@ def test_contrastive_loss_is_the_mean_of_two_different_one_way_losses() -> None:
         if len(case.images) > 2 and case.images.shape[1] > 1:
             assert abs(images_to_texts - texts_to_images) > 1e-9
         torch.testing.assert_close((images_to_texts + texts_to_images) / 2, LOSSES["contrastive"](case))
+
+
+def test_dot_product_loss_is_the_mean_of_both_raw_one_way_losses() -> None:
+    for case in CASES:
+        both = (LOSSES["one way raw"](case) + LOSSES["one way raw"](case.exchanged())) / 2
+        torch.testing.assert_close(dot_product_contrastive_loss(case.images, case.texts, case.temperature), both)
 
 
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "one way raw"])

@@ -58,11 +58,11 @@ def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
 
 def test_the_learning_rate_of_every_group_follows_its_own_base() -> None:
     model = DualEncoder(words=10, max_length=4, dim=8)
-    optimizers = make_optimizers(model, LearnedTemperature())
+    optimizers = make_optimizers(model, LearnedTemperature(), factor=2)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     assert sum(parameter.numel() for group in groups for parameter in group["params"]) == 1 + sum(
         parameter.numel() for parameter in model.parameters()
     )
     set_learning_rate(optimizers, 0.5)
-    assert [group["lr"] for group in groups] == [base * learning_rate_factor(0.5) for base in (0.009, 0.003, 0.003)]
+    assert [group["lr"] for group in groups] == [base * learning_rate_factor(0.5) for base in (0.018, 0.006, 0.006)]
     assert groups[-1]["weight_decay"] == 0

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from helpers.temperature import LearnedTemperature, WarmUp, parse_schedule
+from helpers.temperature import LearnedTemperature, parse_schedule
 
 SHAPES = {
     "0.07": [0.07, 0.07, 0.07, 0.07, 0.07],
@@ -33,7 +33,6 @@ def test_learned_temperature_has_a_gradient() -> None:
 
 def test_warm_up_is_linear_and_then_constant() -> None:
     schedule = parse_schedule("warmup:0.2:0.05:0.1")
-    assert schedule == WarmUp(0.2, 0.05, 0.1)
     temperatures = {0.0: 0.2, 0.02: 0.17, 0.05: 0.125, 0.1: 0.05, 0.100001: 0.05, 1.0: 0.05}
     assert [schedule(progress) for progress in temperatures] == pytest.approx(list(temperatures.values()))
 

@@ -158,12 +158,32 @@ def test_each_exercise_is_followed_by_its_check(path: Path) -> None:
 
 @each_notebook
 def test_learners_copy_has_stubs_in_place_of_solutions(path: Path) -> None:
-    copy = copies.learners_copy(nbformat.read(path, as_version=4), path.name)
+    original = nbformat.read(path, as_version=4)
+    copy = copies.learners_copy(original, path.name)
     stubs = [cell.source for cell in copy.cells if copies.STUB[0] in cell.source]
     assert stubs
-    assert not [cell.id for cell in copy.cells if "SOLUTION" in cell.source]
     for stub in stubs:
         ast.parse(stub)
+    text = "\n".join(cell.source for cell in copy.cells)
+    assert "SOLUTION" not in text
+    assert "<summary>Solution" not in text
+    solutions = [
+        match[0].splitlines()[1:-1] for cell in original.cells for match in copies.SOLUTION.finditer(cell.source)
+    ]
+    assert [lines for lines in solutions if len(lines) > 1 and "\n".join(lines) in text] == []
+
+
+@each_notebook
+def test_the_first_stub_or_its_check_stops_with_a_sentence(path: Path) -> None:
+    copy = copies.learners_copy(nbformat.read(path, as_version=4), path.name)
+    trees = [ast.parse(cell.source) for cell in copy.cells if cell.cell_type == "code"]
+    imports = [node for tree in trees for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    namespace: dict = {}
+    exec(ast.unparse(ast.Module(imports, [])), namespace)
+    first = next(i for i, cell in enumerate(copy.cells) if copies.STUB[0] in cell.source)
+    exercise_and_check = "\n".join(cell.source for cell in copy.cells[first : first + 2])
+    with pytest.raises((NotImplementedError, AssertionError), match=r"in place of this line|replace the stub"):
+        exec(exercise_and_check, namespace)
 
 
 @each_notebook
@@ -184,10 +204,7 @@ def test_each_check_is_used_in_one_notebook() -> None:
     assert sorted(used) == sorted(name for name in vars(checks) if name.startswith("check_"))
 
 
-REWRITTEN = [path for path in NOTEBOOKS if path.stem != "06_experiments"]
-
-
-@pytest.mark.parametrize("path", REWRITTEN, ids=lambda path: path.stem)
+@each_notebook
 def test_lessons_have_the_same_head_and_the_same_end(path: Path) -> None:
     head, text = source(read(path)["cells"][0]), prose(path)
     for part in ("**After this lesson you can**", "**You need**", "**New words**", "**Time**"):
@@ -212,12 +229,14 @@ def test_pictures_have_a_title_a_white_ground_and_a_reader(path: Path) -> None:
     assert re.search(rf"!\[.{{40,}}\]\(figures/{path.name}\)", prose(readers[0])), "a text alternative"
 
 
-def test_an_answer_to_a_prediction_is_not_in_the_learners_copy() -> None:
-    for path in NOTEBOOKS:
-        predicted = False
-        for cell in copies.learners_copy(nbformat.read(path, as_version=4), path.name).cells:
-            if cell.cell_type == "markdown":
-                predicted = predicted or "**Predict**" in cell.source
-            elif predicted:
-                assert cell.outputs == [], f"{path.name}, {cell.id}"
-                predicted = False
+@each_notebook
+def test_an_answer_to_a_prediction_is_not_in_sight_in_the_learners_copy(path: Path) -> None:
+    copy = copies.learners_copy(nbformat.read(path, as_version=4), path.name)
+    kinds = "".join(cell.cell_type[0] for cell in copy.cells)
+    predictions = [i for i, cell in enumerate(copy.cells) if "**Predict**" in cell.source]
+    assert predictions
+    for i in predictions:
+        answer = kinds.index("m", i + 1)
+        assert answer > i + 1, f"{copy.cells[i].id}: a code cell with the answer follows"
+        assert [cell.outputs for cell in copy.cells[i + 1 : answer]] == [[]] * (answer - i - 1)
+        assert re.match(r"(#.+\n\n)*<details><summary>Run the cell", copy.cells[answer].source), copy.cells[answer].id

@@ -99,7 +99,7 @@ def few_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (nothing, ["--batch-size", "1"], "2 or more"),
         (nothing, ["--regularizer", "nope"], "multi_scale"),
         (nothing, ["--regularizer", "token-wise:0.5"], "token_wise"),
-        (nothing, ["--regularizer", "crops:much"], "crops:much"),
+        (nothing, ["--regularizer", "token_wise:much"], "token_wise:much"),
         (nothing, ["--augment", "flop"], "flip"),
         (nothing, ["--out", "{root}/annotations/captions_train.json"], "is a file"),
         (nothing, ["--resume"], "has no last.pt to resume from"),

@@ -17,7 +17,7 @@ from helpers.runs import load_checkpoint
 
 # Everything random is switched on, and the regularizers have weights of their own.
 RECIPE = ["--epochs", 3, "--batch-size", 24, "--image-size", 32, 48, "--augment", "crop"]
-for regularizer in ("multi_scale:0.5", "token_wise:0.1", "text_dropout:0.1", "word_dropout:0.1", "patch_dropout:0.1"):
+for regularizer in ("multi_scale:0.5", "token_wise:0.1", "text_dropout:0.1"):
     RECIPE += ["--regularizer", regularizer]
 
 

@@ -394,7 +394,7 @@ def test_thumbnails_are_read_like_images() -> None:
 
 
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "a b\na_b", "A\na", "-x"])
-def test_arms_get_folders_of_their_own(tmp_path: Path, name: str) -> None:
+def test_arms_get_names_that_a_reader_can_tell_apart(tmp_path: Path, name: str) -> None:
     (tmp_path / "arms.txt").write_text(f"none:\n{name}: --temperature 0.2\n")
     with pytest.raises(InputError, match="each arm needs a different name"):
         read_arms(tmp_path / "arms.txt", 1)

@@ -21,7 +21,7 @@ class Learner(nn.Module):
     def __init__(self, dropout: float = 0.3) -> None:
         super().__init__()
         torch.manual_seed(1)
-        self.model = DualEncoder(20, 6, 16, dropout=dropout, word_dropout=dropout, patch_dropout=dropout)
+        self.model = DualEncoder(20, 6, 16, dropout)
         self.temperature = LearnedTemperature(0.1)
         self.double()
         self.parts = [

@@ -1,4 +1,4 @@
-"""COCO's archives are downloaded with resume, checked, and unpacked, from a small server on this machine."""
+"""COCO's archives are downloaded, checked and unpacked, from a small server on this machine."""
 
 import hashlib
 import io
@@ -12,10 +12,7 @@ import pytest
 
 from helpers.files import InputError
 from helpers.sources import coco_download
-from helpers.sources.coco_download import download, download_coco
-
-CONTENT = bytes(range(256)) * 4000
-MD5 = hashlib.md5(CONTENT).hexdigest()
+from helpers.sources.coco_download import download_coco
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -24,67 +21,69 @@ class Handler(BaseHTTPRequestHandler):
         if content is None:
             self.send_error(404)
             return
-        start = int(self.headers.get("Range", "bytes=0-")[6:-1]) if self.server.resumes else 0
-        self.server.starts.append(start)
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content[start : self.server.stop_at])
+        self.wfile.write(content[: self.server.stop_at])
 
     def log_message(self, *_: object) -> None:
         pass
 
 
 @pytest.fixture
-def server() -> Iterator[ThreadingHTTPServer]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
+    captions = {"annotations/captions_val2017.json": b"{}", "annotations/instances_val2017.json": b"{}"}
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.files, server.starts, server.stop_at, server.resumes = {"/file": CONTENT}, [], None, True
-        server.url = f"http://127.0.0.1:{server.server_port}"
+        server.files, server.stop_at = {}, None
+        archives = {}
+        for name, members in (("annotations", captions), ("val2017", {"val2017/": b"", "val2017/1.jpg": b"one"})):
+            content = io.BytesIO()
+            with zipfile.ZipFile(content, "w") as file:
+                for member, data in members.items():
+                    file.writestr(member, data)
+            server.files[f"/{name}.zip"] = content.getvalue()
+            md5 = hashlib.md5(content.getvalue()).hexdigest()
+            archives[name] = (f"http://127.0.0.1:{server.server_port}/{name}.zip", md5)
+        monkeypatch.setattr(coco_download, "ARCHIVES", archives)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
 
 
-@pytest.mark.parametrize("resumes", [True, False])
-def test_an_interrupted_download_continues(server: ThreadingHTTPServer, tmp_path: Path, resumes: bool) -> None:
-    server.resumes, server.stop_at = resumes, 500_000
-    with pytest.raises(InputError, match="run the command again to continue"):
-        download(f"{server.url}/file", tmp_path / "file", len(CONTENT), MD5)
+def laid_out(out: Path) -> list[str]:
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*"))
+
+
+ALL = ["annotations/captions_val2017.json", "annotations/instances_val2017.json", "val2017/1.jpg"]
+
+
+def test_coco_is_laid_out_as_its_archives_unpack(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+    download_coco(tmp_path / "coco", "val")
+    server.files.clear()
+    download_coco(tmp_path / "coco", "val")  # the second time downloads nothing
+    assert laid_out(tmp_path / "coco") == ALL
+
+
+def test_a_download_that_ended_early_begins_again(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+    server.stop_at = 50
+    with pytest.raises(InputError, match="cannot download .*run the command again"):
+        download_coco(tmp_path / "coco", "val")
     server.stop_at = None
-    download(f"{server.url}/file", tmp_path / "file", len(CONTENT), MD5)
-    assert (tmp_path / "file").read_bytes() == CONTENT
-    assert server.starts == [0, 500_000 if resumes else 0]
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    download_coco(tmp_path / "coco", "val")
+    assert laid_out(tmp_path / "coco") == ALL
 
 
-def test_a_damaged_file_is_removed(server: ThreadingHTTPServer, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="arrived damaged and was removed"):
-        download(f"{server.url}/file", tmp_path / "file", len(CONTENT), "0" * 32)
-    assert not any(tmp_path.iterdir())
+def test_an_archive_that_was_half_unpacked_is_unpacked_again(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+    (tmp_path / "coco" / "val2017").mkdir(parents=True)
+    (tmp_path / "coco" / "val2017.zip").write_bytes(server.files["/val2017.zip"])
+    download_coco(tmp_path / "coco", "val")
+    assert laid_out(tmp_path / "coco") == ALL
 
 
-def test_a_missing_file_and_a_missing_server_are_named(server: ThreadingHTTPServer, tmp_path: Path) -> None:
-    for url in (f"{server.url}/gone", "http://127.0.0.1:9/file"):
-        with pytest.raises(InputError, match=f"cannot download {url} .*run the command again"):
-            download(url, tmp_path / "file", len(CONTENT), MD5)
-
-
-def test_coco_is_laid_out_as_its_archives_unpack(
+def test_a_missing_file_and_a_missing_server_are_named(
     server: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    captions = {"annotations/captions_val2017.json": b"{}", "annotations/instances_val2017.json": b"{}"}
-    archives = {}
-    for name, members in (("annotations", captions), ("val2017", {"val2017/": b"", "val2017/1.jpg": b"one"})):
-        content = io.BytesIO()
-        with zipfile.ZipFile(content, "w") as file:
-            for member, data in members.items():
-                file.writestr(member, data)
-        server.files[f"/{name}.zip"] = content.getvalue()
-        md5 = hashlib.md5(content.getvalue()).hexdigest()
-        archives[name] = (f"{server.url}/{name}.zip", len(content.getvalue()), md5)
-    monkeypatch.setattr(coco_download, "ARCHIVES", archives)
-    for _ in range(2):  # the second time downloads nothing
-        download_coco(tmp_path / "coco", "val")
-    assert len(server.starts) == 2
-    paths = sorted(path.relative_to(tmp_path / "coco").as_posix() for path in (tmp_path / "coco").rglob("*.*"))
-    assert paths == ["annotations/captions_val2017.json", "val2017/1.jpg"]
+    for url in (f"http://127.0.0.1:{server.server_port}/gone", "http://127.0.0.1:9/file"):
+        monkeypatch.setitem(coco_download.ARCHIVES, "annotations", (url, "0" * 32))
+        with pytest.raises(InputError, match=f"cannot download {url} .*run the command again"):
+            download_coco(tmp_path / "coco", "val")

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, features
 
 from helpers.sources import ATTRIBUTION, Record, emoji, read_annotations, read_captions
-from helpers.sources.emoji import captions_of, chinese_name, english_name, look_alikes, merge, read_names, write_emoji
+from helpers.sources.emoji import captions_of, look_alikes, read_names, write_emoji
 from helpers.text import split_words
 
 SPLITS = ("train", "val", "test")
@@ -43,12 +43,11 @@ def test_the_drawings_are_many_and_different_and_lie_inside_the_image(records: d
 def test_captions_are_clean_and_fit_one_drawing_each(records: dict[str, list[Record]]) -> None:
     owners: dict[str, Path] = {}
     for record in (record for split in SPLITS for record in records[split]):
-        kinds = {(annotation["language"], annotation["kind"]) for annotation in record.annotations}
-        assert {("en", "name"), ("zh", "name")} <= kinds
+        assert {annotation["language"] for annotation in record.annotations} == {"en", "zh"}
         for annotation in record.annotations:
             caption = annotation["caption"]
             assert caption == caption.strip()
-            assert not re.search(r"[_:#*\u2019]|  ", caption), caption
+            assert not re.search(r"[_#*]|  ", caption), caption
             assert (annotation["language"] == "zh") >= (re.search(r"[\u4e00-\u9fff]", caption) is not None)
             assert owners.setdefault(" ".join(split_words(caption)), record.path) == record.path, caption
 
@@ -83,50 +82,29 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.
 
 
 @needs_raqm
-def test_look_alikes_are_one_drawing_with_all_their_captions() -> None:
+def test_look_alikes_are_one_drawing_with_all_their_captions(records: dict[str, list[Record]]) -> None:
     norway, svalbard, bouvet = "\U0001f1f3\U0001f1f4", "\U0001f1f8\U0001f1ef", "\U0001f1e7\U0001f1fb"
-    pictures = {one: emoji.render_picture(one) for one in (norway, FACE, svalbard, bouvet)}
-    assert look_alikes(list(pictures.values())) == [0, 1, 0, 3]  # the blue of Bouvet Island differs
-    drawings = merge(pictures, read_names())
-    assert [drawing.emoji for drawing in drawings] == [[norway, svalbard], [FACE], [bouvet]]
-    texts = {caption.text for caption in drawings[0].captions}
-    assert {"flag of Norway", "Norway", "flag of Svalbard and Jan Mayen", "Svalbard and Jan Mayen"} <= texts
-
-
-def test_an_alias_that_names_another_drawing_is_dropped() -> None:
-    drawings = merge({one: emoji.render_picture(one) for one in ("\U0001f40e", "\U0001f434")}, read_names())
-    horses = [[c.text for c in drawing.captions if "horse" in c.text.split()] for drawing in drawings]
-    assert horses == [["horse"], ["horse face"]]
+    pictures = [emoji.render_picture(one) for one in (norway, FACE, svalbard, bouvet)]
+    assert look_alikes(pictures) == [0, 1, 0, 3]  # the blue of Bouvet Island differs
+    both = next(one for split in SPLITS for one in records[split] if norway in one.image["emoji"])
+    assert both.image["emoji"] == [norway, svalbard]
+    texts = [annotation["caption"] for annotation in both.annotations]
+    assert texts == ["flag: Norway", "挪威旗帜", "flag: Svalbard & Jan Mayen", "斯瓦尔巴和扬马延旗帜"]
 
 
 def test_text_without_a_single_drawing_is_left_out() -> None:
     assert [emoji.render_picture(text) for text in (" ", "\U0010fffe", FACE + FACE)] == [None] * 3
 
 
-def test_names_become_ordinary_english_and_chinese() -> None:
-    names = {
-        ":family_man_woman_girl_boy:": "family, man, woman, girl and boy",
-        ":man_red_hair:": "man with red hair",
-        ":woman_bald:": "bald woman",
-        ":nine_o\u2019clock:": "nine o'clock",
-        ":Trinidad_&_Tobago:": "Trinidad and Tobago",
-        ":keycap_#:": "keycap hash",
+def test_names_become_words_that_a_tokenizer_can_read() -> None:
+    captions = {
+        FRANCE: {"en": "flag: France", "zh": "法国旗帜"},
+        FACE: {"en": "grinning face", "zh": "嘿嘿"},
+        "\U0001f468\u200d\U0001f9b0": {"en": "man red hair", "zh": "男人，红发"},  # noqa: RUF001
+        "#\ufe0f\u20e3": {"en": "keycap hash", "zh": "按键，井号"},  # noqa: RUF001
     }
-    assert {name: english_name(name) for name in names} == names
-    assert chinese_name(":男人_白发:") == "男人（白发）"  # noqa: RUF001
-    assert chinese_name(":郁金香:") == "郁金香"
-
-
-@pytest.mark.parametrize(
-    ("sequence", "aliases", "captions"),
-    [
-        (FRANCE, [":flag_for_France:", ":fr:", ":france:"], ["flag of France", "France", "法国旗帜", "法国"]),
-        ("\U0001f44d", [":thumbsup:", ":+1:", ":_:", ":yes:"], ["thumbs up", "yes", "拇指向上"]),
-    ],
-)
-def test_codes_and_repetitions_are_left_out(sequence: str, aliases: list[str], captions: list[str]) -> None:
-    entry = read_names()[sequence] | {"alias": aliases}
-    assert [caption.text for caption in captions_of(sequence, entry)] == captions
+    names = read_names()
+    assert {one: captions_of(one, names[one]) for one in captions} == captions
 
 
 @pytest.mark.long

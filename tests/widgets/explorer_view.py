@@ -27,9 +27,9 @@ def explorer(pairs: int = 16, **given: object) -> TemperatureExplorer:
 
 
 def full_explorer(pairs: int = 16, **given: object) -> TemperatureExplorer:
-    """An explorer with every control: three moments, and two pairs per image."""
+    """An explorer with every control: three moments of a training."""
     training = {"untrained": features(pairs, 8.0), "half-way": features(pairs, 4.0)}
-    return explorer(pairs, snapshots=training, image_ids=[i // 2 for i in range(pairs)], **given)
+    return explorer(pairs, snapshots=training, **given)
 
 
 def gradient(widget: TemperatureExplorer) -> torch.Tensor:

@@ -19,14 +19,12 @@ moments = torch.load("moments.pt")
 pictures = torch.linspace(0, 1, 16)[:, None, None, None].expand(16, 3, 64, 64)
 captions = [f"a square of shade {i}" for i in range(16)]
 training = {"untrained": moments[0], "half-way": moments[1]}
-twice = [i // 2 for i in range(16)]
-explorer = TemperatureExplorer(*moments[2], pictures, captions, snapshots=training, image_ids=twice)
+explorer = TemperatureExplorer(*moments[2], pictures, captions, snapshots=training)
 explorer"""
 START = {
     "temperature": 0.07,
     "direction": "both",
     "normalize": True,
-    "mask": False,
     "scale": "temperature",
     "selected": None,
     "moment": 2,
@@ -35,7 +33,6 @@ CHANGED = {
     "temperature": 0.123456,
     "direction": "text to image",
     "normalize": False,
-    "mask": True,
     "scale": "logit scale",
     "selected": 3,
     "moment": 0,
@@ -58,7 +55,7 @@ CONTROLS: dict[str, tuple[object, Finder, tuple[str, ...], Callable[[ExplorerVie
     ),
     "selected": (2, ExplorerView.face, TO_CELL_2_1, lambda view: view.page.mouse.click(*view.cell(2, 1, PAIRS))),
 }
-for name, label in (("normalize", "L2-normalise"), ("mask", "Mask the same image"), ("scale", "As logit scale")):
+for name, label in (("normalize", "L2-normalise"), ("scale", "As logit scale")):
     CONTROLS[name] = (
         CHANGED[name],
         lambda view, label=label: view.check_box(label),

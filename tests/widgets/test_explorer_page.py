@@ -96,17 +96,16 @@ def test_moments_of_a_training(page: Page, tmp_path: Path, hand: str) -> None:
 
 
 @HANDS
-@pytest.mark.parametrize(("name", "trait"), [("L2-normalise", "normalize"), ("Mask the same image", "mask")])
-def test_check_boxes(page: Page, tmp_path: Path, name: str, trait: str, hand: str) -> None:
+def test_normalisation_can_be_switched_off(page: Page, tmp_path: Path, hand: str) -> None:
     widget = full_explorer()
     view = open_page(page, tmp_path, widget)
-    box, start, before = view.check_box(name), getattr(widget, trait), view.pixels()
-    for value in (not start, start):
+    box, before = view.check_box("L2-normalise"), view.pixels()
+    for value in (False, True):
         box.click() if hand == "pointer" else box.press("Space")
         assert box.is_checked() == value
-        setattr(widget, trait, value)
+        widget.normalize = value
         assert view.numbers() == close(widget.numbers())
-        assert (view.pixels() == before) == (value == start)
+        assert (view.pixels() == before) == value
 
 
 @HANDS
@@ -125,15 +124,14 @@ def test_logit_scale_is_another_name_for_the_same(page: Page, tmp_path: Path, ha
 @pytest.mark.parametrize("temperature", [0.001, 0.0123456, 5.0])
 def test_a_page_opens_with_the_settings_made_in_python(page: Page, tmp_path: Path, temperature: float) -> None:
     widget = full_explorer(temperature=temperature)
-    widget.direction, widget.normalize, widget.mask, widget.scale = "text to image", False, True, "logit scale"
+    widget.direction, widget.normalize, widget.scale = "text to image", False, "logit scale"
     widget.selected, widget.moment = 5, 1
     view = open_page(page, tmp_path, widget)
     assert view.numbers() == close(widget.numbers())
     assert view.numbers()["temperature"] == temperature  # not rounded
     assert float(view.slider.get_attribute("aria-valuetext")) == pytest.approx(1 / temperature, rel=1e-3)
     assert view.radio("text to image").is_checked()
-    boxes = [view.check_box(name).is_checked() for name in ("L2-normalise", "Mask the same image", "As logit scale")]
-    assert boxes == [False, True, True]
+    assert [view.check_box(name).is_checked() for name in ("L2-normalise", "As logit scale")] == [False, True]
     assert view.slider_named("Training").get_attribute("aria-valuetext") == "half-way"
     assert len(view.bars()) > 1
 
@@ -179,11 +177,11 @@ def test_the_matrix_by_keys(page: Page, tmp_path: Path) -> None:
 def test_each_control_is_one_tab_stop(page: Page, tmp_path: Path) -> None:
     open_page(page, tmp_path, full_explorer())
     stops = []
-    for _ in range(9):
+    for _ in range(8):
         page.keyboard.press("Tab")
         name = page.locator(":focus").evaluate("(node) => node.ariaLabel ?? (node.labels?.[0] ?? node).innerText")
         stops.append(name.split(":")[0].split(",")[0])
-    boxes = ["L2-normalise", "Mask the same image", "As logit scale"]
+    boxes = ["L2-normalise", "As logit scale"]
     matrices = ["Cells of the similarity matrix", "Cells of the softmax matrix"]
     assert stops == ["Temperature", "Training", "both", *boxes, "Geometry of the features", *matrices]
 
@@ -209,17 +207,15 @@ def test_a_click_locks_a_line_and_shows_who_pushes(page: Page, tmp_path: Path) -
     assert view.bars() == {}
 
 
-def test_who_pushes_by_column_and_without_copies(page: Page, tmp_path: Path) -> None:
+def test_who_pushes_by_column(page: Page, tmp_path: Path) -> None:
     widget = full_explorer(8)
     view = open_page(page, tmp_path, widget)
     view.radio("text to image").check()
-    view.check_box("Mask the same image").check()
     page.mouse.click(*view.cell(1, 4, pairs=8))
-    widget.direction, widget.mask, widget.selected = "text to image", True, 4
+    widget.direction, widget.selected = "text to image", 4
     bars = view.bars()
-    assert bars.keys() == {0, 1, 2, 3, 6, 7}  # 5 shows the same image
+    assert bars.keys() == set(range(8)) - {4}
     assert bars == pytest.approx({k: float(explorer_view.shares(widget)[k]) for k in bars}, rel=1e-9)
-    assert "masked" in view.point(5, 4, pairs=8)
 
 
 def test_a_caption_never_becomes_markup(page: Page, tmp_path: Path) -> None:
@@ -295,7 +291,6 @@ def test_axe_finds_no_serious_fault(page: Page, tmp_path: Path, theme: str) -> N
     view = open_page(page, tmp_path, full_explorer())
     page.mouse.click(*view.cell(3, 1, 16))
     view.check_box("L2-normalise").uncheck()
-    view.check_box("Mask the same image").check()
     assert view.bars()
     assert view.faults() == []
     view.root.locator(".note").first.evaluate("(note) => { note.style.color = 'rgb(110 110 110 / 0.8)'; }")
@@ -359,4 +354,4 @@ def test_removing_the_widget_leaves_nothing(page: Page) -> None:
         }""",
         [BROWSER_SCRIPT, state],
     )
-    assert result == {"before": [1, 7], "after": [0, 0, 0]}
+    assert result == {"before": [1, 6], "after": [0, 0, 0]}
