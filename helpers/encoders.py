@@ -99,9 +99,9 @@ class BagOfWords(TextEncoder):
     """A text encoder that ignores the order of the words: the mean of their embeddings, and one linear layer."""
 
     def __init__(self, words: int, max_length: int, dim: int, dropout: float = 0.0) -> None:
-        super().__init__(words, max_length, dim, dropout, width=256)
+        super().__init__(words, max_length, dim, dropout, width=300)
         self.hidden = nn.Identity()
-        self.sentence_projection = nn.Linear(256, dim)
+        self.sentence_projection = nn.Linear(300, dim)
 
     def states(self, words: Tensor, used: Tensor) -> Tensor:
         """Return what is averaged, zero at padding; ``used`` ``[batch, length, 1]`` is False at padding."""
@@ -121,7 +121,7 @@ class GRUTextEncoder(BagOfWords):
 
     def __init__(self, words: int, max_length: int, dim: int, dropout: float = 0.0) -> None:
         super().__init__(words, max_length, dim, dropout)
-        self.hidden = nn.GRU(256, 512, batch_first=True, bidirectional=True)
+        self.hidden = nn.GRU(300, 512, batch_first=True, bidirectional=True)
         self.sentence_projection = nn.Linear(2 * 512, dim)
 
     def states(self, words: Tensor, used: Tensor) -> Tensor:

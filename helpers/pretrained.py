@@ -134,7 +134,7 @@ class FeatureBatches(Dataset):
 @torch.inference_mode()
 def encode_crops(encoder: FrozenEncoder, crops: np.ndarray) -> Tensor:
     """Features, float16 ``[images, crops, width]``, of pixels uint8 ``[images, crops, size, size, 3]``."""
-    pixels = torch.from_numpy(crops).flatten(0, 1).permute(0, 3, 1, 2) / 255  # [images * crops, 3, size, size]
+    pixels = torch.tensor(crops).flatten(0, 1).permute(0, 3, 1, 2) / 255  # [images * crops, 3, size, size]
     mean, std = (torch.tensor(values)[:, None, None] for values in (encoder.mean, encoder.std))  # [3, 1, 1]
     features = encoder.network(((pixels - mean) / std).contiguous(memory_format=torch.channels_last))
     return features.unflatten(0, crops.shape[:2]).half()
@@ -238,19 +238,19 @@ def make_dataset(
     return ImageTextDataset(image_paths, texts, max(recipe["image_size"]))
 
 
-def word_vectors(vocabulary: Sequence[str], width: int) -> Tensor:
-    """Pretrained vectors ``[words, width]``, with mean 0 and standard deviation 1, for a text encoder to start from.
+def word_vectors(vocabulary: Sequence[str]) -> Tensor:
+    """Pretrained word vectors ``[words, 256]``, with mean 0 and standard deviation 1, from the package wordllama.
 
-    The package wordllama makes them from the tokens of a language model and its own training on pairs of sentences. Any
-    first part of a vector is a vector too. Words that its tokens do not cover get the mean of their parts.
+    It has trained the token embeddings of language models further, on pairs of sentences; any first part of a vector is
+    a vector too. A word of several tokens gets their mean.
     """
     try:
         wordllama = importlib.import_module("wordllama")
     except ImportError:
         raise InputError("pretrained word vectors need a package: python -m pip install wordllama") from None
-    package = Path(wordllama.__file__).parent  # as cache, or it would look for its tokenizer on the network
+    package = Path(wordllama.__file__).parent  # as its cache, or it would look for its tokenizer on the network
     table = wordllama.WordLlama.load(cache_dir=package, disable_download=True)
-    vectors = torch.from_numpy(table.embed(list(vocabulary)))[:, :width]
+    vectors = torch.from_numpy(table.embed(list(vocabulary)))
     vectors = vectors - vectors.mean(0)
     return vectors / vectors.std()
 

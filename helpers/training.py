@@ -77,7 +77,7 @@ class Recipe:
         if self.batch_size < 2:
             raise InputError(f"--batch-size must be 2 or more, not {self.batch_size}: other pairs are the negatives")
         if self.text.removesuffix(":wordllama") not in TEXT_ENCODERS:
-            raise InputError(f"--text must be {', '.join(TEXT_ENCODERS)}, or NAME:wordllama, not {self.text!r}")
+            raise InputError(f"--text must be {', '.join(TEXT_ENCODERS)} or NAME:wordllama, not {self.text!r}")
         try:
             parse_schedule(self.temperature)
             parse_regularizers(self.regularizers)
@@ -178,7 +178,8 @@ def make_model(
     model = DualEncoder(len(tokenizer), tokenizer.max_length, **architecture)
     if vectors:
         embedding = model.text_encoder.embedding.weight.data  # [words, width]
-        embedding.copy_(word_vectors(tokenizer.vocabulary, embedding.shape[1]))
+        known = word_vectors(tokenizer.vocabulary)[:, : embedding.shape[1]]
+        embedding[:, : known.shape[1]] = known
     return model, architecture, weights
 
 
