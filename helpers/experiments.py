@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import platform
 import statistics
 import subprocess
@@ -53,8 +54,10 @@ def p_values(differences: Sequence[float], margin: float) -> tuple[float, float]
     """The p-value of the paired t-test against zero, and the p-value of equivalence within ``margin``.
 
     Equivalence needs two one-sided t-tests, against ``-margin`` and ``margin``; the larger p-value counts (Schuirmann,
-    1987). Differences without any spread show nothing, unless all are zero.
+    1987). Differences without any spread show nothing, unless all are zero; nor do fewer than two differences.
     """
+    if len(differences) < 2:
+        return 1.0, 1.0
     mean, standard_error = np.mean(differences), np.std(differences, ddof=1) / len(differences) ** 0.5
     if standard_error == 0:
         return 1.0, float(mean != 0)
@@ -79,7 +82,7 @@ def judge(family: Sequence[Sequence[float]], margins: Sequence[float]) -> list[s
     interest. ``equivalent`` means smaller than the margin, even where it is not zero. Holm adjusts both kinds of tests.
     """
     different, equivalent = map(holm, zip(*map(p_values, family, margins), strict=True))
-    signs = ["better" if statistics.mean(differences) > 0 else "worse" for differences in family]
+    signs = ["better" if sum(differences) > 0 else "worse" for differences in family]
     return [
         "equivalent" if same < 1 - CONFIDENCE else sign if other < 1 - CONFIDENCE else "undecided"
         for sign, other, same in zip(signs, different, equivalent, strict=True)
@@ -91,17 +94,18 @@ def compare(
 ) -> list[Row]:
     """One cell per arm: its ``role``, and the ``differences`` of ``measure`` to the baseline for all paired seeds.
 
-    Arms of one role are one family of tests. The interval is simultaneous over all arms.
+    Arms of one role are one family of tests. The interval is simultaneous over all arms, and NaN for an arm that has
+    fewer than two seeds yet.
     """
     values = {arm: {row["seed"]: row[measure] for row in rows if row["arm"] == arm} for arm in (baseline, *roles)}
     cells = []
     for arm, role in roles.items():
         seeds = sorted(values[arm].keys() & values[baseline].keys())
-        if len(seeds) < 2:
-            raise InputError(f"{arm} and {baseline} need two seeds in common or more, and have {len(seeds)}; run them")
         own, other = ([values[name][seed] for seed in seeds] for name in (arm, baseline))
         differences = [a - b for a, b in zip(own, other, strict=True)]
-        cell = {"arm": arm, "role": role, "n": len(seeds), **difference(own, other, len(roles)), "margin": margin}
+        enough = len(seeds) > 1
+        interval = difference(own, other, len(roles)) if enough else dict.fromkeys(("mean", "low", "high"), math.nan)
+        cell = {"arm": arm, "role": role, "n": len(seeds), **interval, "margin": margin}
         cells.append(cell | {"differences": differences})
     return cells
 
@@ -117,17 +121,26 @@ def verdicts(cells: Sequence[Row]) -> list[Row]:
     return judged
 
 
-def read_study(folder: Path) -> list[Row]:
-    """The judged cells of a study, whose ``cells.csv`` has the source, the arm, the role and the margin of each."""
+def read_study(folder: Path, planned: Mapping[str, int]) -> list[Row]:
+    """The cells of a study, judged. ``cells.csv`` has the source, the arm, the role and the margin of each.
+
+    The ``verdict`` of a cell has to wait for all seeds ``planned`` for its source. Until then it says how many there
+    are, and the cell counts in its family with p-values of 1, so no later row can undo a difference found elsewhere.
+    """
     with (folder / "cells.csv").open(encoding="utf-8", newline="") as file:
         plan = [row for row in csv.DictReader(file) if row["role"] != "struck"]
     cells = []
-    for source in dict.fromkeys(row["source"] for row in plan if (folder / f"{row['source']}.csv").exists()):
+    for source in dict.fromkeys(row["source"] for row in plan):
         own = [row for row in plan if row["source"] == source]
         roles, margin = {row["arm"]: row["role"] for row in own}, float(own[0]["margin"])
         compared = compare(read_rows(folder / f"{source}.csv"), "baseline", roles, margin)
-        cells += [{"source": source} | cell for cell in compared]
-    return verdicts(cells)
+        cells += [row | cell for row, cell in zip(own, compared, strict=True)]
+    waiting = [cell["n"] < planned[cell["source"]] for cell in cells]
+    judged = verdicts([cell | {"differences": []} if w else cell for cell, w in zip(cells, waiting, strict=True)])
+    for cell, other, waits in zip(cells, judged, waiting, strict=True):
+        so_far = f"{cell['n']} of {planned[cell['source']]} seeds" if cell["n"] else "not run yet"
+        cell["verdict"] = so_far if waits else other["verdict"]
+    return cells
 
 
 def hit_differences(rows: Sequence[Row], arm: str, baseline: str) -> np.ndarray:

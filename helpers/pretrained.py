@@ -134,7 +134,7 @@ class FeatureBatches(Dataset):
 @torch.inference_mode()
 def encode_crops(encoder: FrozenEncoder, crops: np.ndarray) -> Tensor:
     """Features, float16 ``[images, crops, width]``, of pixels uint8 ``[images, crops, size, size, 3]``."""
-    pixels = torch.from_numpy(crops).flatten(0, 1).permute(0, 3, 1, 2) / 255  # [images * crops, 3, size, size]
+    pixels = torch.tensor(crops).flatten(0, 1).permute(0, 3, 1, 2) / 255  # [images * crops, 3, size, size]
     mean, std = (torch.tensor(values)[:, None, None] for values in (encoder.mean, encoder.std))  # [3, 1, 1]
     features = encoder.network(((pixels - mean) / std).contiguous(memory_format=torch.channels_last))
     return features.unflatten(0, crops.shape[:2]).half()
@@ -236,6 +236,23 @@ def make_dataset(
     if recipe.get("encoder"):
         return FeatureDataset(image_paths, texts, recipe["encoder"], cache=cache)
     return ImageTextDataset(image_paths, texts, max(recipe["image_size"]))
+
+
+def word_vectors(vocabulary: Sequence[str]) -> Tensor:
+    """Pretrained word vectors ``[words, 256]``, with mean 0 and standard deviation 1, from the package wordllama.
+
+    It has trained the token embeddings of language models further, on pairs of sentences; any first part of a vector is
+    a vector too. A word of several tokens gets their mean.
+    """
+    try:
+        wordllama = importlib.import_module("wordllama")
+    except ImportError:
+        raise InputError("pretrained word vectors need a package: python -m pip install wordllama") from None
+    package = Path(wordllama.__file__).parent  # as its cache, or it would look for its tokenizer on the network
+    table = wordllama.WordLlama.load(cache_dir=package, disable_download=True)
+    vectors = torch.from_numpy(table.embed(list(vocabulary)))
+    vectors = vectors - vectors.mean(0)
+    return vectors / vectors.std()
 
 
 class OpenClip(nn.Module):

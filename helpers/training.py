@@ -21,7 +21,7 @@ from helpers.evaluation import evaluate
 from helpers.files import InputError, WriteError
 from helpers.losses import LOSSES
 from helpers.optimizers import make_optimizers, set_learning_rate
-from helpers.pretrained import HEAD_DIM, FeatureDataset, check_encoder, make_dataset
+from helpers.pretrained import HEAD_DIM, FeatureDataset, check_encoder, make_dataset, word_vectors
 from helpers.regularizers import RATES, REGULARIZERS, parse_regularizers
 from helpers.runs import open_run
 from helpers.scale.distributed import broadcast, local_contrastive_loss, parse_device, world
@@ -50,7 +50,7 @@ class Recipe:
         (), "flip (unless a caption says left or right, in English or Chinese), flip:exchange, crop[:SHARE]"
     )
     encoder: str = option("", "train a head on a frozen image encoder: lite0, lite1, lite2 or open_clip:MODEL:WEIGHTS")
-    text: str = option("mlp", f"the text encoder: {', '.join(TEXT_ENCODERS)}")
+    text: str = option("mlp", f"the text encoder: {', '.join(TEXT_ENCODERS)}; NAME:wordllama has pretrained words")
     batch_size: int = option(256, "images per step, across all processes; the other pairs are the negatives")
     captions: int = option(2, "captions per image in a step; images with fewer repeat theirs")
     learning_rate: float = option(1.0, "a factor on the learning rates of all weights")
@@ -76,8 +76,8 @@ class Recipe:
             raise InputError(f"--captions must be 1 or more, not {self.captions}")
         if self.batch_size < 2:
             raise InputError(f"--batch-size must be 2 or more, not {self.batch_size}: other pairs are the negatives")
-        if self.text not in TEXT_ENCODERS:
-            raise InputError(f"--text must be one of {', '.join(TEXT_ENCODERS)}, not {self.text!r}")
+        if self.text.removesuffix(":wordllama") not in TEXT_ENCODERS:
+            raise InputError(f"--text must be {', '.join(TEXT_ENCODERS)} or NAME:wordllama, not {self.text!r}")
         try:
             parse_schedule(self.temperature)
             parse_regularizers(self.regularizers)
@@ -170,11 +170,17 @@ def make_model(
 ) -> tuple[DualEncoder, dict, dict[str, float]]:
     """An untrained model, the options it was made with, and the weight of each regularizer."""
     torch.manual_seed(recipe.seed)
+    text, _, vectors = recipe.text.partition(":")
     weights, dropouts = parse_regularizers(recipe.regularizers)
-    architecture = dropouts | {"text": recipe.text}
+    architecture = dropouts | {"text": text}
     if recipe.encoder:
         architecture |= {"dim": HEAD_DIM, "width": train_set[0]["image"].shape[-1]}
-    return DualEncoder(len(tokenizer), tokenizer.max_length, **architecture), architecture, weights
+    model = DualEncoder(len(tokenizer), tokenizer.max_length, **architecture)
+    if vectors:
+        embedding = model.text_encoder.embedding.weight.data  # [words, width]
+        known = word_vectors(tokenizer.vocabulary)[:, : embedding.shape[1]]
+        embedding[:, : known.shape[1]] = known
+    return model, architecture, weights
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

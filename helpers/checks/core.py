@@ -1,13 +1,18 @@
 """How every check works: it compares an answer with the right one on random inputs and names a known mistake."""
 
+import contextlib
 import copy
+import inspect
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-CASES = 20
+from helpers.checks.guard import Stopped, limited, restored
+
+CASES, PRINTED = 20, 1000  # random inputs; characters of the answer's own output that are shown
 
 Values = tuple[object, dict[str, object]]  # the right value, and wrong values, each under the sentence that explains it
 
@@ -29,34 +34,74 @@ class Check:
     seed: int = 0
 
     def __call__(self, answer: Callable) -> None:
-        failures, changed = [], False
+        printed = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(printed):
+                self.judge(answer)
+        finally:
+            print(printed.getvalue()[:PRINTED], end="")
+        print(f"Right: {self.name} agrees with the reference on {CASES} random cases.")
+
+    def judge(self, answer: Callable) -> None:
+        failures, crashes, changed = [], [], False
         for inputs in self.cases():
             given = copy.deepcopy(inputs)
-            result = self.attempt(answer, given)
+            try:
+                result = self.attempt(answer, given)
+            except AssertionError as stop:
+                if not stop.__cause__:
+                    raise
+                crashes.append(stop)  # another case may show which mistake it is
+                continue
             changed = changed or not same(given, inputs)
             failures += self.first_failure(self.call(inputs), result, *self.values(*inputs))
-        if failures:
-            raise AssertionError(named_mistake(failures) or difference(*failures[0][:3]))
+        named = failures and named_mistake(failures)
+        assert not named, named
+        if crashes:
+            raise crashes[0]
         assert self.changes_input or not changed, (
             f"{self.name} changes its input in place; work on a copy or build a new value"
         )
+        if failures:
+            raise AssertionError(self.unused_argument(answer) or difference(*failures[0][:3]))
         for inputs in self.refused:
-            assert raises_value_error(answer, inputs), f"{self.name}{inputs} should raise a ValueError"
+            assert self.raises_value_error(answer, inputs), f"{self.name}{inputs} should raise a ValueError"
         if self.trains:
             self.check_gradients(answer)
-        print(f"Right: {self.name} agrees with the reference on {CASES} random cases.")
 
     def check_gradients(self, answer: Callable) -> None:
         inputs = copy.deepcopy(next(self.cases()))
         values = [value for given in inputs for value in (given if isinstance(given, list) else [given])]
-        features = [value.requires_grad_() for value in values if isinstance(value, Tensor)]
+        features = [x.requires_grad_() for x in values if isinstance(x, Tensor) and x.is_floating_point()]
+        result = self.attempt(answer, inputs)
         try:
-            gradients = torch.autograd.grad(answer(*inputs), features, allow_unused=True)
+            gradients = torch.autograd.grad(result.sum(), features, allow_unused=True)
         except Exception:  # a number, an array of numpy, a detached tensor
             gradients = (None,)
         hint = "return a tensor, without .item(), .detach() or numpy"
         reached = all(gradient is not None for gradient in gradients)
         assert reached, f"no gradient reaches the features, so {self.name} cannot train a model; {hint}"
+
+    def raises_value_error(self, answer: Callable, inputs: tuple) -> bool:
+        try:
+            self.attempt(answer, inputs)
+        except AssertionError as error:
+            return isinstance(error.__cause__, ValueError)
+        return False
+
+    def unused_argument(self, answer: Callable) -> str | None:
+        """Name the numbers and tensors that change the right value, but never the value of the answer."""
+        (first, *others), unused = self.cases(), []
+        for i, name in enumerate(inspect.signature(self.values).parameters):
+            size = getattr(first[i], "shape", type(first[i]))
+            fitting = [other[i] for other in others if getattr(other[i], "shape", type(other[i])) == size][:6]
+            changed = [first, *((*first[:i], value, *first[i + 1 :]) for value in fitting)]
+            if isinstance(first[i], int | float | Tensor | list):
+                with contextlib.suppress(Exception):
+                    rights = [self.values(*inputs)[0] for inputs in changed]
+                    if different(rights) and not different([self.attempt(answer, copy.deepcopy(i)) for i in changed]):
+                        unused.append(name)
+        return f"the result does not depend on {' and '.join(unused)}" if unused else None
 
     def cases(self) -> Iterator[tuple]:
         """Generate the same random inputs every time."""
@@ -65,18 +110,28 @@ class Check:
 
     def attempt(self, answer: Callable, inputs: tuple) -> object:
         """Call the answer and turn any exception into an ``AssertionError`` that a learner can read."""
+        changed, problem = [], None
         try:
-            result = answer(*inputs)
+            with restored(changed), limited():
+                result = answer(*inputs)
         except NotImplementedError:
             raise AssertionError(f"{self.name} is not written yet: replace the stub with your code") from None
-        except Exception as error:
-            raise AssertionError(f"{self.name} stopped with {type(error).__name__}: {error}") from error
+        except Stopped as stopped:
+            problem = str(stopped)
+        except (Exception, SystemExit) as error:
+            if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
+                raise AssertionError(f"{self.call(inputs)} stopped with {type(error).__name__}: {error}") from error
+            problem = "takes too much memory"
+        assert not problem, f"{self.name} {problem}"  # here, since an exception keeps the memory of what it interrupted
+        assert not changed, f"{self.name} changes {', '.join(changed)} for the whole notebook; it was set back"
         assert result is not None, f"{self.name} returned None; is a return missing?"
         return result
 
     def call(self, inputs: tuple) -> str:
         """The name, and the arguments if one of them is a number; others are shown as dots."""
-        shown = [f"{value:.4g}" if isinstance(value, int | float) else "..." for value in inputs]
+        shown = [
+            "None" if value is None else f"{value:.4g}" if isinstance(value, int | float) else "..." for value in inputs
+        ]
         return f"{self.name}({', '.join(shown)})" if set(shown) - {"..."} else self.name
 
     def first_failure(self, call: str, result: object, right: object, mistakes: dict[str, object]) -> list[tuple]:
@@ -84,6 +139,7 @@ class Check:
         if self.as_tuple:
             fits = isinstance(result, tuple | list) and len(result) == len(right)
             assert fits, f"{self.name} must return a tuple: {', '.join(right)}"
+            assert all(isinstance(part, Tensor) for part in result), f"{self.name} must return tensors"
             result = dict(zip(right, result, strict=True))
         elif isinstance(right, dict):
             fits = isinstance(result, dict) and result.keys() >= right.keys()
@@ -127,7 +183,7 @@ class Setting:
 
     def __call__(self, answer: float) -> None:
         try:
-            value = float(answer)
+            value = answer + 0.0
         except (TypeError, ValueError):
             raise AssertionError(f"{self.name}: answer with a number, not with {answer!r}") from None
         assert value >= self.low, self.too_low
@@ -140,14 +196,6 @@ def exercise(name: str, inputs: Callable[[Generator, int], tuple], **options: ob
     return lambda values: Check(name, inputs, values, **options)
 
 
-def raises_value_error(answer: Callable, inputs: tuple) -> bool:
-    try:
-        answer(*inputs)
-    except Exception as error:
-        return isinstance(error, ValueError)
-    return False
-
-
 def comparable(label: str, value: object, right: object) -> tuple[object, object]:
     """Both values, with numbers, arrays and lists of numbers as float64 tensors."""
     if isinstance(right, str | list):
@@ -158,8 +206,10 @@ def comparable(label: str, value: object, right: object) -> tuple[object, object
         value, right = torch.as_tensor(value).detach(), torch.as_tensor(right)
     except (TypeError, ValueError, RuntimeError):
         raise AssertionError(f"{label}: expected a tensor, got {type(value).__name__}") from None
-    fits = right.is_floating_point() or value.dtype == right.dtype
-    assert fits, f"{label}: expected {right.dtype}, got {value.dtype}"
+    usual = value.device == right.device and value.layout == right.layout and not value.is_complex()
+    assert usual, f"{label}: expected a usual tensor on the {right.device}, got a {value.type()}"
+    whole = not value.is_floating_point() and (value.dtype == torch.bool) == (right.dtype == torch.bool)
+    assert whole or right.is_floating_point(), f"{label}: expected {right.dtype}, got {value.dtype}"
     return value.double(), right.double()
 
 
@@ -181,18 +231,26 @@ def both_break_down(value: object, other: object) -> bool:
 
 
 def named_mistake(failures: list[tuple]) -> str | None:
-    """The sentence of the first mistake that explains more than half of the failed cases."""
+    """The sentence of the first mistake that explains more than two thirds of the failed cases."""
     for explains in (same, both_break_down):
         for sentence in failures[0][3]:
             pairs = [(value, mistakes[sentence]) for _, value, _, mistakes in failures]
             explained = sum(wrong is not None and explains(value, wrong) for value, wrong in pairs)
-            if 2 * explained > len(failures):
+            if 3 * explained > 2 * len(failures):
                 return sentence
     return None
 
 
+def different(values: list) -> bool:
+    return not all(same(values[0], value) for value in values)
+
+
 def difference(label: str, value: object, right: object) -> str:
     """Describe how a value differs from the right one."""
+    if isinstance(value, list) and value != right:
+        problems = [f"{x!r} is missing" for x in right if x not in value]
+        problems += [f"{x!r} is too much" for x in value if x not in right]
+        return f"{label}: {(problems or ['the order is wrong'])[0]}; expected {right!r}, got {value!r}"
     if not isinstance(value, Tensor):
         return f"{label}: expected {right!r}, got {value!r}"
     if value.shape != right.shape:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from helpers.checks.core import CASES, Choice, Values, exercise
-from helpers.losses import cosine_similarities, symmetric_cross_entropy
+from helpers.losses import cosine_similarities, symmetric_cross_entropy, without_diagonal
 
 
 def vectors(generator: Generator, case: int) -> tuple[Tensor]:
@@ -15,7 +15,7 @@ def vectors(generator: Generator, case: int) -> tuple[Tensor]:
     return (features,)
 
 
-@exercise("l2_normalize", vectors)
+@exercise("l2_normalize", vectors, trains=True)
 def check_l2_normalize(x: Tensor) -> Values:
     squares = x.square().sum(-1, keepdim=True)
     return F.normalize(x, dim=-1), {
@@ -29,7 +29,7 @@ def check_l2_normalize(x: Tensor) -> Values:
 
 def random_pairs(generator: Generator, case: int) -> tuple[Tensor, Tensor, float]:
     """Sample features ``[batch, dim]`` of images and texts, not normalised, and a temperature."""
-    images, noise = 2 * torch.randn(2, 6, 4, generator=generator)
+    images, noise = 2 * torch.randn(2, 5 + case % 3, 4, generator=generator)
     return images, images + noise, 0.05 + 0.4 * torch.rand((), generator=generator).item()
 
 
@@ -39,6 +39,9 @@ def check_symmetric_loss(images: Tensor, texts: Tensor, temperature: float) -> V
     logits = similarity / temperature
     loss = symmetric_cross_entropy(logits)
     to_texts, to_images = F.cross_entropy(logits, labels), F.cross_entropy(logits.T, labels)
+    columns, half = F.normalize(images, dim=0) @ F.normalize(texts, dim=0).T, F.normalize(images) @ texts.T
+    others = without_diagonal(logits)
+    without_own = ((others.logsumexp(1) + others.logsumexp(0)) / 2 - logits.diagonal()).mean()
     twice = [F.cross_entropy(z.softmax(1), labels) for z in (logits, logits.T)]
     return loss, {
         "this is image to text only, or twice; give cross_entropy the transposed logits for the other half": to_texts,
@@ -46,17 +49,20 @@ def check_symmetric_loss(images: Tensor, texts: Tensor, temperature: float) -> V
         "this is the sum of both directions; take their mean": 2 * loss,
         "the features are not normalised; compare cosines": symmetric_cross_entropy(images @ texts.T / temperature),
         "this multiplies by the temperature; divide by it": symmetric_cross_entropy(similarity * temperature),
-        "the temperature is not used; divide the similarities by it": symmetric_cross_entropy(similarity),
         "cross_entropy gets probabilities, so there are two softmaxes; give it the logits": sum(twice) / 2,
+        "the features are normalised over the batch; use dim=-1": symmetric_cross_entropy(columns / temperature),
+        "only the images are normalised; normalise both": symmetric_cross_entropy(half / temperature),
+        "the matched pair is missing in the denominator; its sum is over all texts": without_own,
         "this is the sum over the batch; take the mean": len(images) * loss,
     }
 
 
 def logits_and_ids(generator: Generator, case: int) -> tuple[Tensor, Tensor]:
-    return 5 * torch.randn(8, 8, generator=generator), 10 * torch.randint(4, (8,), generator=generator)
+    size = 7 + case % 3
+    return 5 * torch.randn(size, size, generator=generator), 10 * torch.randint(4, (size,), generator=generator)
 
 
-@exercise("mask_same_image", logits_and_ids)
+@exercise("mask_same_image", logits_and_ids, trains=True)
 def check_mask_same_image(logits: Tensor, image_ids: Tensor) -> Values:
     same_image = image_ids[:, None] == image_ids  # [batch, batch]
     hidden = same_image & ~torch.eye(len(image_ids), dtype=torch.bool)
@@ -66,6 +72,7 @@ def check_mask_same_image(logits: Tensor, image_ids: Tensor) -> Values:
         "a hidden logit of 0 still adds e**0 = 1 to the sum of its row; use -inf": logits.masked_fill(hidden, 0),
         "the hidden logits are a large negative number; use float('-inf')": logits.masked_fill(hidden, -1e9),
         "minus infinity times 0 is NaN, which spreads; use masked_fill": logits + hidden.float() * -torch.inf,
+        "the hidden logits are plus infinity; use minus infinity": logits.masked_fill(hidden, torch.inf),
         "only one triangle is hidden; hide [j, i] as well as [i, j]": logits.masked_fill(hidden.triu(), -torch.inf),
     }
 
@@ -78,7 +85,7 @@ def logits_and_owners(generator: Generator, case: int) -> tuple[Tensor, Tensor, 
     return 3 * torch.randn(len(image_ids), len(text_image_ids), generator=generator), image_ids, text_image_ids
 
 
-@exercise("multi_positive_loss", logits_and_owners)
+@exercise("multi_positive_loss", logits_and_owners, trains=True)
 def check_multi_positive_loss(logits: Tensor, image_ids: Tensor, text_image_ids: Tensor) -> Values:
     right = (image_ids[:, None] == text_image_ids).float()  # [image, text]
     for_images, for_texts = right / right.sum(1, keepdim=True), right / right.sum(0)  # targets

@@ -24,21 +24,24 @@ def check_effective_negatives_of_batch(images: Tensor, texts: Tensor, temperatur
     p = probabilities(cosine_similarities(images, texts) / temperature)
     entropy = torch.special.entr(p).sum(1)  # [2 * batch]
     numbers, undefined = entropy.exp(), (-p * p.log()).sum(1).exp()
+    multiplied = torch.special.entr(probabilities(cosine_similarities(images, texts) * temperature)).sum(1).exp()
     of_lengths = torch.special.entr(probabilities(images @ texts.T / temperature)).sum(1).exp()
     return numbers.mean(), {
         "this is image to text only; take the mean with text to image": numbers[: len(images)].mean(),
         "this is the sum of both directions; take their mean": 2 * numbers.mean(),
+        "this is the sum; take the mean": numbers.sum(),
         "this is the entropy; the effective number is its exponential": entropy.mean(),
         "this is exp of the mean entropy; take exp of each entropy first": entropy.mean().exp(),
         "the features are not normalised; compare cosines": of_lengths.mean(),
+        "the temperature multiplies here; divide by it": multiplied.mean(),
         "NaN at a low temperature, because 0 * ln 0 is undefined; use torch.special.entr": undefined.mean(),
     }
 
 
 def similarities(generator: Generator, case: int) -> tuple[Tensor, float]:
-    similarity = torch.rand(6, 6, generator=generator) - 0.5
+    similarity = torch.rand(5 + case % 3, 5 + case % 3, generator=generator) - 0.5
     if case >= CASES - 2:  # the matched texts have all of the probability
-        return similarity / 10 + torch.eye(6), 0.005
+        return similarity / 10 + torch.eye(len(similarity)), 0.005
     return similarity, 0.05 + 0.4 * torch.rand((), generator=generator).item()
 
 
@@ -55,6 +58,8 @@ def check_repulsion_shares(similarity: Tensor, temperature: float) -> Values:
         "the diagonal is not 0; the matched text is not pushed away": p / rest[:, None],
         "this divides columns; to divide rows, write (1 - p.diagonal())[:, None]": negatives / rest,
         "this divides columns; to divide rows, write (1 - p.diagonal())[:, None], and set the diagonal to 0": p / rest,
+        "the temperature multiplies here; divide by it": without_diagonal(similarity * temperature).softmax(1),
+        "these are shares of columns; each row sums to 1": without_diagonal(logits).softmax(0),
         "a logit of 0 still has a weight of e**0 = 1; give the matched text -inf": (logits * (1 - own)).softmax(1),
     }
 
@@ -77,6 +82,10 @@ def check_cosine_schedule(progress: float, start: float, end: float) -> Values:
         "this is a full period, which returns to start; use half of one": end + way * (1 + math.cos(2 * angle)) / 2,
         "this is a straight line; half a cosine is slow at both ends": start - way * progress,
         "this is a quarter of a cosine, slow at its start only; use half of one": end + way * math.cos(angle / 2),
+        "this is a geometric decay; half a cosine is slow at both ends": start * (end / start) ** progress,
+        "this is a cosine of degrees; math.cos expects radians": end + way * (1 + math.cos(180 * progress)) / 2,
+        "1 + cosine runs from 2 to 0; divide it by 2": end + 2 * way * remaining,
+        "end is not added; at progress 1 the temperature is end": way * remaining,
         "a cosine runs from 1 to -1; (1 + cosine) / 2 runs from 1 to 0": end + way * math.cos(angle),
     }
 

@@ -8,7 +8,10 @@ from helpers.checks.core import Choice, Values, exercise
 from helpers.losses import contrastive_loss, one_way_contrastive_loss
 
 
-@exercise("pool_regions", lambda generator, case: (torch.randn(2, 3, 4, 4, generator=generator), (2, 1, 4)[case % 3]))
+@exercise(
+    "pool_regions",
+    lambda generator, case: (torch.randn(2, 3 + case % 2, 4, 4, generator=generator), (2, 1, 4)[case % 3]),
+)
 def check_pool_regions(regions: Tensor, grid: int) -> Values:
     means = F.adaptive_avg_pool2d(regions, grid)  # [batch, channels, grid, grid]
     apart = regions.unflatten(3, (grid, -1)).unflatten(2, (grid, -1)).mean((2, 4))
@@ -17,18 +20,22 @@ def check_pool_regions(regions: Tensor, grid: int) -> Values:
         "the channels of a region come together; put all regions of channel 0 first": means.flatten(2).mT.flatten(1),
         "this takes the sum of each block; take the mean": means.flatten(1) * (4 // grid) ** 2,
         "the averaged regions are not neighbours; split into (grid, 4 // grid), average axes 3 and 5": apart.flatten(1),
+        "this is the maximum of each block; take the mean": F.adaptive_max_pool2d(regions, grid).flatten(1),
+        "this is one region of each block; take the mean": regions[:, :, :: 4 // grid, :: 4 // grid].flatten(1),
+        "rows and columns of the map are exchanged": means.mT.flatten(1),
         "the whole map is averaged; take one mean per block": regions.mean((2, 3)),
     }
 
 
 def regions_and_words(generator: Generator, case: int) -> tuple[Tensor, Tensor, Tensor]:
     """Sample features of 9 regions in 3 images and of 6 words in 4 texts (also at padding), and the padding."""
-    regions, words = 3 * torch.randn(3, 9, 5, generator=generator), 2 * torch.randn(4, 6, 5, generator=generator)
+    regions = 3 * torch.randn(3 + case % 3, 9, 5, generator=generator)
+    words = 2 * torch.randn(4, 6, 5, generator=generator)
     counts = torch.randint(1, 6 + case % 2, (4,), generator=generator)  # words per text
     return regions, words, torch.arange(6) >= counts[:, None]
 
 
-@exercise("token_wise_similarity", regions_and_words)
+@exercise("token_wise_similarity", regions_and_words, trains=True)
 def check_token_wise_similarity(regions: Tensor, words: Tensor, padding: Tensor) -> Values:
     dots = torch.einsum("ird,twd->itrw", regions, words)  # [image, text, region, word]
     cosines = torch.einsum("ird,twd->itrw", F.normalize(regions, dim=2), F.normalize(words, dim=2))
@@ -42,6 +49,7 @@ def check_token_wise_similarity(regions: Tensor, words: Tensor, padding: Tensor)
         "the mask is inverted: padding is True where there is no word": (best.sum(2) - total) / padding.sum(1),
         "this is the sum over words; take the mean, so that long texts do not win": total,
         "the maximum is over words; take it over regions": cosines.masked_fill(padding[:, None], -2).amax(3).mean(2),
+        "this is the mean over regions; take the maximum": cosines.mean(2).masked_fill(padding, 0.0).sum(2) / counts,
         "regions and words are not normalised": dots.amax(2).masked_fill(padding, 0.0).sum(2) / counts,
         "the result is [texts, images]; images are rows": (total / counts).T,
     }
@@ -49,7 +57,7 @@ def check_token_wise_similarity(regions: Tensor, words: Tensor, padding: Tensor)
 
 def scales_and_weights(generator: Generator, case: int) -> tuple[list[Tensor], list[Tensor], float, list[float] | None]:
     """Sample two or three scales with their own dims, each with noisy pairs, and in most cases weights."""
-    dims = [4, 6, 9][: 2 + case % 2]
+    dims = [4, 6, 6][: 2 + case % 2]
     images = [2 * torch.randn(6, dim, generator=generator) for dim in dims]
     texts = [side + torch.randn(side.shape, generator=generator) for side in images]
     temperature, *weights = (0.1 + torch.rand(1 + len(dims), generator=generator)).tolist()
@@ -67,8 +75,9 @@ def check_multi_scale_loss(images: list, texts: list, temperature: float, weight
     return total, {
         "without weights the result is 0; if weights is None, all weights are 1": total * (weights is not None),
         "without weights this is the mean; take the sum": total / (len(images) if weights is None else 1),
-        "the weights are not used; multiply the loss of each scale by its weight": losses.sum(),
         "this is the mean of the weighted losses; take their sum": weighted.mean(),
+        "the weights are not used; multiply the loss of each scale by its weight": losses.sum(),
+        "this divides by the sum of the weights; take the sum": total / factors.sum(),
         "only the first scale counts here; is the return inside the loop?": weighted[0],
         "only the last scale counts here; add each loss to the sum": weighted[-1],
         "the temperature is not passed on, so 0.07 is used": factors @ default,

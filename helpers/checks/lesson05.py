@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from helpers.checks.core import Check, Choice, Setting, Values, exercise
-from helpers.losses import contrastive_loss, one_way_contrastive_loss
+from helpers.losses import contrastive_loss, one_way_contrastive_loss, symmetric_cross_entropy
 
 
 class TinyEncoders(nn.Module):
@@ -26,10 +26,11 @@ class TinyEncoders(nn.Module):
 
 def step_inputs(generator: Generator, case: int) -> tuple[nn.Module, torch.optim.Optimizer, dict, float]:
     model = TinyEncoders(generator)
+    size = 5 + case % 3
     batch = {
-        "images": torch.randn(5, 3, 2, 2, generator=generator),
-        "token_ids": torch.randint(9, (5, 4), generator=generator),
-        "padding": torch.arange(4) >= torch.randint(1, 5, (5, 1), generator=generator),
+        "images": torch.randn(size, 3, 2, 2, generator=generator),
+        "token_ids": torch.randint(9, (size, 4), generator=generator),
+        "padding": torch.arange(4) >= torch.randint(1, 5, (size, 1), generator=generator),
     }
     temperature = 0.1 + 0.3 * torch.rand((), generator=generator).item()
     return model, torch.optim.AdamW(model.parameters(), lr=0.05), batch, temperature
@@ -55,6 +56,7 @@ def three_steps(step: Callable, model: nn.Module, *given: object) -> object:
 LOSSES = {
     "loss": contrastive_loss,
     "one_way_loss": partial(one_way_contrastive_loss, normalize=True),
+    "raw_loss": lambda x, y, t: symmetric_cross_entropy(x @ y.T / t),
     "default_loss": lambda x, y, _: contrastive_loss(x, y),
 }
 STEP_MISTAKES = {
@@ -63,6 +65,8 @@ STEP_MISTAKES = {
     "step() comes before backward(), so it uses the gradients of the step before": "loss step backward",
     "this is the loss after the step; return the loss that gave the gradients": "loss backward step zero_grad loss",
     "this loss is image to text only; take the mean with text to image": "one_way_loss backward step zero_grad",
+    "the features are not normalised; compare cosines": "raw_loss backward step zero_grad",
+    "this makes two steps in one call": "loss backward step zero_grad loss backward step zero_grad",
     "the temperature has no effect; pass it on to the loss": "default_loss backward step zero_grad",
 }
 
@@ -112,6 +116,7 @@ def ranked_captions(generator: Generator, case: int) -> tuple[Tensor, Tensor, in
 def check_recall_at_k(similarity: Tensor, image_of_caption: Tensor, k: int) -> Values:
     rows = torch.arange(len(similarity))[:, None]
     best, worst = similarity.topk(k).indices, (-similarity).topk(k).indices  # [images, k]
+    more = similarity.topk(k + 1).indices  # [images, k + 1]
     matches = (image_of_caption[best] == rows).double()  # [images, k]
     share = matches.sum(1) / (image_of_caption == rows).sum(1)
 
@@ -125,6 +130,8 @@ def check_recall_at_k(similarity: Tensor, image_of_caption: Tensor, k: int) -> V
         "this counts every match; an image with two of them counts once": percent(matches.sum(1)),
         "this divides the matches by k; one match is enough": percent(matches),
         "this wants all k captions to be the image's own; one is enough, so use any": percent(matches.all(1)),
+        "all captions of an image must be found here; one is enough": percent(share == 1),
+        "this looks at one caption more than k": percent((image_of_caption[more] == rows).any(1)),
         "caption i need not belong to image i; use image_of_caption": percent((best == rows).any(1)),
         "captions come in any order, not i // n; use image_of_caption": percent((best // 3 == rows).any(1)),
         "this is text to image; rank all captions for each image": percent(to_image.any(0)),

@@ -1,4 +1,4 @@
-"""The checks of lesson 06: the paired interval, in-batch accuracy and the sign-flip test."""
+"""The checks of lesson 06: the sign-flip test, power, faults in a results section, and a protocol."""
 
 import itertools
 
@@ -6,70 +6,7 @@ import torch
 from scipy import stats
 from torch import Generator, Tensor
 
-from helpers.checks.core import CASES, Values, exercise
-from helpers.losses import cosine_similarities
-
-
-def paired_values(generator: Generator, case: int) -> tuple[Tensor, Tensor]:
-    seeds = 3 + case % 6
-    common = 50 + 5 * torch.randn(seeds, generator=generator, dtype=torch.float64)  # each seed shifts both arms
-    return tuple(common + torch.randn(2, seeds, generator=generator))
-
-
-@exercise("paired_interval", paired_values)
-def check_paired_interval(values: Tensor, baseline: Tensor) -> Values:
-    differences, n = values - baseline, len(values)
-    mean, spread = differences.mean(), differences.std()
-    error = spread / n**0.5
-    unpaired = ((values.var() + baseline.var()) / n).sqrt()
-    t = float(stats.t.ppf(0.975, n - 1))
-
-    def ends(half: Tensor) -> Tensor:
-        return torch.stack([mean, mean - half, mean + half])
-
-    return ends(t * error), {
-        "this is baseline minus values; a gain over the baseline should be positive": -ends(t * error)[[0, 2, 1]],
-        "this is an unpaired interval; take the difference of each seed first": ends(t * unpaired),
-        "the standard deviation is not divided by the square root of the number of seeds": ends(t * spread),
-        "the variance divides by n; for a sample, divide by n - 1": ends(t * error * ((n - 1) / n) ** 0.5),
-        "1.96 is for a normal distribution; with so few seeds use Student's t": ends(1.96 * error),
-        "the degrees of freedom should be n - 1": ends(stats.t.ppf(0.975, n) * error),
-        "the quantile at 0.95 leaves 5 % on each side; use 0.975": ends(stats.t.ppf(0.95, n - 1) * error),
-        "this is one standard error to each side; multiply by the quantile of t": ends(error),
-    }
-
-
-def pairs_of_batches(generator: Generator, case: int) -> tuple[Tensor, Tensor, int]:
-    batch_size = 8 + case % 5
-    pairs = 7 * batch_size + batch_size // 2  # the last batch is incomplete
-    images, noise = torch.randn(2, pairs, 6, generator=generator)
-    lengths = torch.linspace(0.3, 3, pairs)[torch.randperm(pairs, generator=generator)]
-    return images, (images + 0.8 * noise) * lengths[:, None], batch_size
-
-
-def diagonal_wins(similarity: Tensor, size: int) -> Tensor:
-    """100 where the diagonal is the highest in its row (and in its column) of a batch, else 0: ``[pairs, 2]``."""
-    starts = range(0, len(similarity), size)
-    blocks = [similarity[start : start + size, start : start + size] for start in starts]
-    hits = [torch.stack([block.argmax(dim) == torch.arange(len(block)) for dim in (1, 0)], 1) for block in blocks]
-    return 100 * torch.cat(hits).double()
-
-
-@exercise("batch_accuracy", pairs_of_batches)
-def check_in_batch_accuracy(images: Tensor, texts: Tensor, batch_size: int) -> Values:
-    similarity, whole = cosine_similarities(images, texts), len(images) // batch_size * batch_size
-    hits_with_rest = diagonal_wins(similarity, batch_size)  # [pairs, 2]
-    hits = hits_with_rest[:whole]
-    of_all, raw = diagonal_wins(similarity, len(images)), diagonal_wins(images @ texts.T, batch_size)[:whole]
-    return hits.mean(), {
-        "this is a share from 0 to 1; accuracy is asked for in percent": hits.mean() / 100,
-        "the features are not normalised; compare cosines": raw.mean(),
-        "this is image to text only; take the mean of both directions": hits[:, 0].mean(),
-        "this is text to image only; take the mean of both directions": hits[:, 1].mean(),
-        "all pairs are compared, as in recall at 1; compare within batches": of_all.mean(),
-        "the last, incomplete batch counts too; it is easier, so leave it out": hits_with_rest.mean(),
-        "a pair counts only if both directions are right; count each direction separately": hits.amin(1).mean(),
-    }
+from helpers.checks.core import CASES, Choice, Values, exercise
 
 
 def seed_differences(generator: Generator, case: int) -> tuple[Tensor]:
@@ -93,3 +30,61 @@ def check_sign_flip_p_value(differences: Tensor) -> Values:
         "all signs are flipped together; each seed has a sign of its own": 1.0,
         "this flips one sign at a time; use all 2 ** seeds combinations": one_as_far.mean(),
     }
+
+
+def noise_and_effect(generator: Generator, case: int) -> tuple[Tensor, float]:
+    noise = torch.randn(500, 4 + case % 3, generator=generator, dtype=torch.float64)  # [studies, seeds]
+    return noise, (-1) ** case * (0.7 + 0.1 * case)
+
+
+@exercise("power", noise_and_effect)
+def check_power(noise: Tensor, effect: float) -> Values:
+    n = noise.shape[1]
+
+    def percent(differences: Tensor, limit: float, correction: int = 1) -> Tensor:
+        t = differences.mean(1) / differences.std(1, correction=correction) * n**0.5
+        return 100 * (t.abs() > limit).double().mean()
+
+    seen, limit = noise + effect, float(stats.t.ppf(0.975, n - 1))
+    above = 100 * (seen.mean(1) / seen.std(1) * n**0.5 > limit).double().mean()
+    return percent(seen, limit), {
+        "this is a share from 0 to 1; power is asked for in percent": percent(seen, limit) / 100,
+        "the effect is not used; add it to every difference": percent(noise, limit),
+        "the standard deviation is not divided by the square root of n": percent(seen, limit * n**0.5),
+        "1.96 is for a normal distribution; with so few seeds use Student's t": percent(seen, 1.96),
+        "the quantile at 0.95 leaves 5 % on each side; use 0.975": percent(seen, float(stats.t.ppf(0.95, n - 1))),
+        "the variance divides by n; for a sample, divide by n - 1": percent(seen, limit, correction=0),
+        "only intervals above zero are counted; an effect can be negative": above,
+    }
+
+
+check_faults = Choice(
+    "five faults",
+    right="b",
+    sentences={
+        "a": "sentence 2 is sound: the same seeds in both arms make pairs",
+        "b": "chosen on test; stopped when it suited; unequal tuning; one of twelve measures; no proof of no effect",
+        "c": "sentence 5 is sound: the model of the last step is measured, so nothing is chosen",
+        "d": "sentence 9 is a fault: an interval that contains zero does not show that there is no effect",
+    },
+)
+
+
+def check_protocol(protocol: dict) -> None:
+    """Accept a protocol for a claimed gain of 2 points, where the pairs have a spread of 1.3; or name a flaw."""
+    names = {"baseline", "arm", "tuned on", "measured on", "tuning seeds", "seeds", "margin", "verdict after"}
+    assert names <= set(protocol), f"fill in all of: {', '.join(sorted(names))}"
+    arm, seeds, margin = protocol["arm"], set(protocol["seeds"]), protocol["margin"]
+    n = len(seeds)
+    assert arm.startswith(protocol["baseline"]), "the arm is the baseline plus --augment, and changes nothing else"
+    added = arm.removeprefix(protocol["baseline"]).strip()
+    assert added == "--augment flip:exchange", "add --augment flip:exchange; flip alone skips most of our captions"
+    assert (protocol["tuned on"], protocol["measured on"]) == ("val", "test"), "choose on val, and measure on test"
+    assert not seeds & set(protocol["tuning seeds"]), "the seeds of the tuning must not be among those of the study"
+    assert 0 < margin < 2, "the margin is above 0, and the 2 points of the claim must not be too small to matter"
+    error = 1.3 / max(1, n) ** 0.5
+    assert 2 / error > stats.t.ppf(0.975, n - 1) + 0.85, "too few seeds to find 2 points in 80 of 100 studies"
+    enough = margin / error > stats.t.ppf(0.95, n - 1) + 1.28
+    assert enough, "too few seeds for this margin: no effect would often be undecided; take more, or a wider margin"
+    assert protocol["verdict after"] == n, "the verdict comes after all seeds, whatever the first ones say"
+    print("Right: this protocol leaves nothing to choose once the first run has been made")

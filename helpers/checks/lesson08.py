@@ -1,16 +1,20 @@
 """The checks of lesson 08: columns in parts, a sigmoid loss in blocks, and three questions."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+from torch.overrides import TorchFunctionMode
 
-from helpers.checks.core import Choice, Setting, Values, exercise
+from helpers.checks.core import Check, Choice, Setting, Values, exercise
 from helpers.losses import sigmoid_loss
 
 
 def sums_of_ranks(generator: Generator, case: int) -> tuple[Tensor, Tensor]:
     ranks = int(torch.randint(2, 5, (), generator=generator))
-    logits = 3 * torch.randn(ranks, 6, 4, generator=generator) + (0.0, 1000.0, -1000.0)[case % 3]
+    shift = 1000 * (torch.randint(3, (4,), generator=generator) - 1)  # each column has its own size
+    logits = 3 * torch.randn(ranks, 6, 4, generator=generator) + shift
     largest = logits.amax(1)  # [ranks, columns]
     return largest, (logits - largest[:, None]).exp().sum(1)
 
@@ -18,35 +22,61 @@ def sums_of_ranks(generator: Generator, case: int) -> tuple[Tensor, Tensor]:
 @exercise("merge_ranks", sums_of_ranks)
 def check_merge_ranks(largest: Tensor, totals: Tensor) -> Values:
     top, by_rank = largest.amax(0), largest + totals.log()  # [columns], [ranks, columns]
+    rest = (totals * (largest - top).exp()).sum(0).log()  # [columns]
     right, unscaled = by_rank.logsumexp(0), top + totals.sum(0).log()
+    one_top = largest.max() + (totals * (largest - largest.max()).exp()).sum(0).log()
     overflow, swapped = (totals * largest.exp()).sum(0).log(), top + (totals * (top - largest).exp()).sum(0).log()
     return right, {
         "the ranks subtracted different largest logits; scale their sums to a common one before adding": unscaled,
         "exp of the largest logits overflows float32; subtract the largest of all ranks first": overflow,
         "the exponent has the wrong sign; a sum must shrink, by the exponential of largest - top": swapped,
-        "the logarithm of the sum is missing": top + (right - top).exp(),
-        "the largest logit of all ranks is not added again at the end": right - top,
+        "the logarithm of the sum is missing": top + rest.exp(),
+        "the largest logit of all ranks is not added again at the end": rest,
         "go over the ranks, which are dimension 0": by_rank.logsumexp(1),
+        "one largest logit for all columns makes others 0; take the largest of each column": one_top,
+        "only the first two ranks count here; there can be more": by_rank[:2].logsumexp(0),
+        "this is the mean of the ranks' log-sum-exps; add their exponentials": by_rank.mean(0),
         "this adds the log-sum-exps of the ranks; add their exponentials instead": by_rank.sum(0),
         "this is the largest of the ranks' log-sum-exps; the other ranks count too": by_rank.amax(0),
-        "this is the log-sum-exp of the largest logits alone; totals is not used": largest.logsumexp(0),
     }
 
 
 def pairs_and_block(generator: Generator, case: int) -> tuple[Tensor, Tensor, float, float, int]:
     """Sample normalised features of 7 or 11 pairs, whose last block is not complete."""
-    images = torch.randn(7 + 4 * (case % 2), 5, generator=generator)
+    images = torch.randn(7 + 4 * (case % 2), 2, generator=generator)
     texts = images + torch.randn(images.shape, generator=generator)
     temperature, bias = (0.1 + torch.rand(2, generator=generator)).tolist()
     return F.normalize(images, dim=1), F.normalize(texts, dim=1), temperature, -5 * bias, 3
 
 
-@exercise("sigmoid_loss_in_blocks", pairs_and_block, trains=True)
-def check_sigmoid_loss_in_blocks(images: Tensor, texts: Tensor, temperature: float, bias: float, block: int) -> Values:
+class OnlyBlocks(TorchFunctionMode):
+    """Refuses tensors that depend on the features and have more elements than a block of logits."""
+
+    def __init__(self, elements: int) -> None:
+        super().__init__()
+        self.elements = elements
+
+    def __torch_function__(
+        self, function: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        result = function(*args, **(kwargs or {}))
+        fits = not isinstance(result, Tensor) or not result.requires_grad or result.numel() <= self.elements
+        assert fits, "more than block rows of logits are computed at a time"
+        return result
+
+
+class BlockCheck(Check):
+    def attempt(self, answer: Callable, inputs: tuple) -> object:
+        with OnlyBlocks(inputs[-1] * len(inputs[0])):
+            return super().attempt(answer, inputs)
+
+
+def sigmoid_values(images: Tensor, texts: Tensor, temperature: float, bias: float, block: int) -> Values:
     size, start = len(images), len(images) - len(images) % block
     cosines = images @ texts.T  # [image, text]
     logits, signs = cosines / temperature + bias, 2 * torch.eye(size) - 1
     losses = -F.logsigmoid(signs * logits)  # [image, text]
+    scaled = (cosines + bias) / temperature
     restarted = torch.cat([signs[:block]] * size)[:size]  # the matches of each block begin at column 0 again
     restarted_loss = -F.logsigmoid(restarted * logits).sum() / size
     by_block = torch.stack([part.mean() for part in losses.split(block)])
@@ -65,7 +95,8 @@ def check_sigmoid_loss_in_blocks(images: Tensor, texts: Tensor, temperature: flo
         "this is the sum; divide it by the number of pairs": losses.sum(),
         "this is divided by the size of a block; divide by the number of pairs": losses.sum() / block,
         "each block sees its own texts only; compare its images with all texts": own_only,
-        "the bias is missing": -F.logsigmoid(signs * cosines / temperature).sum() / size,
+        "the bias is subtracted; add it": -F.logsigmoid(signs * (logits - 2 * bias)).sum() / size,
+        "the bias is divided by the temperature too; add it after": -F.logsigmoid(signs * scaled).sum() / size,
         "the temperature multiplies here; divide by it": (
             -F.logsigmoid(signs * (cosines * temperature + bias)).sum() / size
         ),
@@ -74,6 +105,8 @@ def check_sigmoid_loss_in_blocks(images: Tensor, texts: Tensor, temperature: flo
         "the last block is not complete, and is left out here": losses[:start].sum() / size,
     }
 
+
+check_sigmoid_loss_in_blocks = BlockCheck("sigmoid_loss_in_blocks", pairs_and_block, sigmoid_values, trains=True)
 
 check_held_memory = Choice(
     name="held_memory",

@@ -79,39 +79,6 @@ def panels(
     return figure
 
 
-def effect_sizes(
-    intervals: Mapping[str, Mapping[str, Mapping[str, float]]],
-    x_label: str,
-    limits: tuple[float, float],
-    claimed: Mapping[str, float],
-) -> Figure:
-    """Plot mean differences with their intervals, one row each, under the claim they belong to.
-
-    ``intervals`` holds ``mean``, ``low`` and ``high`` for each claim and each row under it. A dot is filled if its
-    interval excludes zero. A diamond is the ``claimed`` difference, for claims that name a number.
-    """
-    rows = [(claim, name) for claim, readings in intervals.items() for name in ("", *readings)]
-    figure, axis = plt.subplots(figsize=(7.2, 0.8 + 0.28 * len(rows)), facecolor="white", layout="constrained")
-    for row, (claim, name) in enumerate(rows):
-        if not name:
-            continue
-        interval = intervals[claim][name]
-        excludes_zero = interval["low"] > 0 or interval["high"] < 0
-        colour = "C0" if excludes_zero else "0.45"
-        axis.plot([interval["low"], interval["high"]], [row, row], color=colour, linewidth=2)
-        axis.plot(interval["mean"], row, "o", color=colour, markerfacecolor=colour if excludes_zero else "white")
-        if claim in claimed:  # larger than the dot, so that both stay visible
-            axis.plot(claimed[claim], row, "D", color="C1", markerfacecolor="none", markersize=10, zorder=1)
-    axis.axvline(0, color="0.35", linewidth=1)
-    axis.set(xlabel=x_label, xlim=limits, yticks=range(len(rows)), yticklabels=[name or claim for claim, name in rows])
-    axis.set_ylim(len(rows) - 0.3, -0.5)
-    for label, (_, name) in zip(axis.get_yticklabels(), rows, strict=True):
-        label.set_fontweight("normal" if name else "bold")
-    axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.tick_params(axis="y", length=0)
-    return figure
-
-
 def live_figure(figure: Figure, update: Callable[..., None], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
     """Show controls above a figure, which ``update`` changes whenever one of them changes, given their values by name.
 

@@ -8,6 +8,7 @@ prints the verdicts of the rows that are there.
 import argparse
 import csv
 import itertools
+import math
 import random
 import re
 import statistics
@@ -21,16 +22,7 @@ import numpy as np
 from helpers import pretrained
 from helpers.cli import read_arms
 from helpers.data import DATA
-from helpers.experiments import (
-    Row,
-    bootstrap,
-    compare,
-    hit_differences,
-    read_rows,
-    read_study,
-    run_experiment,
-    verdicts,
-)
+from helpers.experiments import Row, bootstrap, hit_differences, read_rows, read_study, run_experiment
 from helpers.files import atomic_folder
 from helpers.report import aligned
 from helpers.scenes.render import Difficulty, write_scenes
@@ -168,15 +160,13 @@ def run_part(name: str, photographs: Path | None, jobs: int) -> None:
 
 
 def judged() -> list[Row]:
-    """The cells of the study, with a bootstrap; those of the table of regularizers are a family of their own."""
-    cells = read_study(STUDY)
-    if (STUDY / "regularizers.csv").exists():
-        rows = read_rows(STUDY / "regularizers.csv")
-        roles = {row["arm"]: "regularizer" for row in rows if row["arm"] != "baseline"}
-        cells += [{"source": "regularizers"} | cell for cell in verdicts(compare(rows, "baseline", roles, 1.5))]
+    """The cells of the study, with a bootstrap if they have two seeds or more."""
+    cells = read_study(STUDY, {name: part.seeds for name, part in PARTS.items()})
     for cell in cells:
-        differences = hit_differences(read_rows(STUDY / f"{cell['source']}.csv"), cell["arm"], "baseline")
-        cell["bootstrap low"], cell["bootstrap high"] = bootstrap(differences)
+        cell["bootstrap low"] = cell["bootstrap high"] = math.nan
+        if cell["n"] > 1:
+            differences = hit_differences(read_rows(STUDY / f"{cell['source']}.csv"), cell["arm"], "baseline")
+            cell["bootstrap low"], cell["bootstrap high"] = bootstrap(differences)
     return cells
 
 

@@ -41,7 +41,11 @@ def not_written(*_: object) -> None:
         (check_split, lambda numbers: numbers[0], "split must return a dictionary with the keys first, rest"),
         (check_split, lambda numbers: {"first": 0.5, "rest": ["b"]}, "split, first: expected torch.int64, got"),
         (check_split, lambda numbers: {"first": numbers[0], "rest": "b"}, "split, rest: expected a list, got str"),
-        (check_split, lambda numbers: {"first": numbers[0], "rest": ["c"]}, "split, rest: expected ['b'], got ['c']"),
+        (
+            check_split,
+            lambda numbers: {"first": numbers[0], "rest": ["c"]},
+            "split, rest: 'b' is missing; expected ['b'], got ['c']",
+        ),
         (check_split, lambda numbers: {"first": 1, "rest": ["c"]}, "the first is the last"),
         (check_split, lambda numbers: {"first": numbers.pop(0), "rest": ["b"]}, "split changes its input in place"),
     ],

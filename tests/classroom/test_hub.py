@@ -1,6 +1,6 @@
-"""A class on a real JupyterHub, with the settings that TEACHING.md shows.
+"""A class on a real JupyterHub, with the settings that HUB.md shows.
 
-``LEARNERS=3`` makes the class smaller. ``pytest -m long -s`` prints the figures that TEACHING.md has in its table.
+``LEARNERS=3`` makes the class smaller. ``pytest -m long -s`` prints the figures that HUB.md has in its table.
 """
 
 import json
@@ -27,6 +27,7 @@ import pytest
 import websocket
 
 PROJECT = Path(__file__).resolve().parents[2]
+PAGE = (PROJECT / "HUB.md").read_text(encoding="utf-8")
 LEARNERS = int(os.environ.get("LEARNERS", "30"))
 TOKEN = "for-the-tests"
 MOVES = 100
@@ -50,8 +51,7 @@ pytestmark = [pytest.mark.long, pytest.mark.browser]
 
 
 def settings_of_the_page() -> str:
-    page = (PROJECT / "TEACHING.md").read_text()
-    (block,) = re.findall(r"```python\n(COURSE = .*?)```", page, re.DOTALL)
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     return block
 
 
@@ -150,7 +150,8 @@ class Learner:
         hub.ask(f"/hub/api/users/{name}/server", method="POST")
         end = time.monotonic() + PATIENCE
         while not (server := hub.server(name)).get("ready"):
-            assert server and time.monotonic() < end, hub.log.read_text()[-3000:]
+            assert server, f"the server of {name} ended: {hub.log.read_text()[-3000:]}"
+            assert time.monotonic() < end, hub.log.read_text()[-3000:]
             time.sleep(5)  # so that the asking is no work
 
     def open(self, notebook: str) -> None:
@@ -263,10 +264,12 @@ def test_a_class_reads_lesson_03(
             moves["one trains"] = stored.latencies(MOVES, random.Random(0))
             still_training = not training.done()
             report("one training:", training.result())
+        own = 0.0
         for kind in ("kernel", "server"):
             sizes = [memory(getattr(learner, kind)) for learner in learners]
             means = {name: round(np.mean([size[name] for size in sizes])) for name in sizes[0]}
             report(f"MB per {kind}:", means, f"largest PSS {max(size['PSS'] for size in sizes):.0f}")
+            own += np.median([size["private"] for size in sizes])
         for name, latencies in moves.items():
             report(f"slider, ms, {name}: median {np.median(latencies):.0f}, 95 % {np.percentile(latencies, 95):.0f}")
 
@@ -275,6 +278,7 @@ def test_a_class_reads_lesson_03(
         assert "can't allocate memory" in greedy
         assert "Made a fresh my_course/03_temperature.ipynb" in learners[1].run("!cd .. && make reset NB=3")
         assert [int(learner.run("print(os.getpid())")) for learner in learners] == [one.kernel for one in learners]
+    assert own < 1.2 * int(re.search(r"about (\d+) MB per learner", PAGE)[1])
     assert still_training
     assert training.result().endswith("steps in a minute\n")
     assert written(course) == files
@@ -293,7 +297,7 @@ print(records[-1]["step"], "steps in a minute")
 def test_an_idle_server_is_stopped(course: Path, tmp_path: Path) -> None:
     settings = settings_of_the_page()
     assert settings.count("--timeout=3600") == 1
-    with run_hub(course, tmp_path, settings.replace("--timeout=3600", "--timeout=20")) as hub:
+    with run_hub(course, tmp_path, settings.replace("--timeout=3600", "--timeout=60")) as hub:
         learner = Learner(hub, "learner01")
         learner.open("03_temperature.ipynb")
         end = time.monotonic() + PATIENCE

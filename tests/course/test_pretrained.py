@@ -200,6 +200,38 @@ def test_every_regularizer_takes_features(hundred_scenes: Path, tmp_path: Path) 
     assert load_checkpoint(tmp_path / "run" / "last.pt")["recipe"]["text"] == "bag"
 
 
+def test_word_vectors_are_where_training_starts(
+    hundred_scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class WordLlama:  # the package, whose vectors here say how long a word is
+        @classmethod
+        def load(cls, cache_dir: Path, disable_download: bool) -> "WordLlama":
+            assert disable_download
+            return cls()
+
+        def embed(self, texts: list[str]) -> np.ndarray:
+            return np.array([[len(text)] * 256 for text in texts], np.float32)
+
+    def keep(step: int, model: DualEncoder, tokenizer: WordTokenizer) -> None:
+        if step == 0:
+            ids = [tokenizer.id_of[word] for word in ("a", "red", "the")]
+            start.append(model.text_encoder.embedding.weight[ids].detach().clone())
+
+    start: list[torch.Tensor] = []
+    recipe = dataclasses.replace(RECIPE, epochs=0.1, text="bag:wordllama")
+    monkeypatch.setitem(sys.modules, "wordllama", None)
+    with pytest.raises(InputError, match="pip install wordllama$"):
+        train(hundred_scenes, tmp_path / "without", recipe)
+    monkeypatch.setitem(sys.modules, "wordllama", type(sys)("wordllama"))
+    sys.modules["wordllama"].WordLlama = WordLlama
+    sys.modules["wordllama"].__file__ = "wordllama/__init__.py"
+    train(hundred_scenes, tmp_path / "run", recipe, on_step=keep)
+    of_a, of_red, of_the = start[0][:, :256]  # [256] each; the other components are the model's own
+    assert torch.equal(of_red, of_the)
+    assert (of_a < of_red).all()
+    runs.load_model(tmp_path / "run")
+
+
 def test_training_takes_a_crop_at_random_and_evaluation_the_mean() -> None:
     head = DualEncoder(5, 4, dim=8, width=6).image_encoder
     crops = torch.randn(64, 4, 6)
@@ -228,7 +260,7 @@ def test_a_text_has_the_same_features_in_every_batch(text: str) -> None:
     [
         ({"encoder": "lite9"}, "there is no encoder 'lite9'"),
         ({"encoder": "open_clip:ViT-B-32"}, "open_clip:MODEL:WEIGHTS"),
-        ({"text": "lstm"}, "--text must be one of mlp, gru, bag"),
+        ({"text": "lstm"}, "--text must be mlp, gru, bag"),
         ({"encoder": "lite0", "augment": ("flip",)}, "a head sees only features"),
     ],
 )

@@ -204,10 +204,7 @@ def test_each_check_is_used_in_one_notebook() -> None:
     assert sorted(used) == sorted(name for name in vars(checks) if name.startswith("check_"))
 
 
-REWRITTEN = [path for path in NOTEBOOKS if path.stem != "06_experiments"]
-
-
-@pytest.mark.parametrize("path", REWRITTEN, ids=lambda path: path.stem)
+@each_notebook
 def test_lessons_have_the_same_head_and_the_same_end(path: Path) -> None:
     head, text = source(read(path)["cells"][0]), prose(path)
     for part in ("**After this lesson you can**", "**You need**", "**New words**", "**Time**"):
