@@ -44,8 +44,14 @@ class ImageSearch:
             optimizer.step()
             optimizer.zero_grad()
 
+    def records(self, split: str) -> list[Record]:
+        if split == "train" or "test" in self.pairs.splits:
+            return self.pairs.records(split)
+        held_out = self.pairs.records("val")  # COCO's test images come without captions
+        return held_out[::2] if split == "val" else held_out[1::2]
+
     def read(self, split: str) -> Split:
-        records = self.pairs.records(split)[: 100 if os.environ.get("COURSE_QUICK") else None]
+        records = self.records(split)[: 100 if os.environ.get("COURSE_QUICK") else None]
         crops = torch.tensor(image_features([record.path for record in records], "lite0")).float()
         captions = [[annotation["caption"] for annotation in record.annotations] for record in records]
         return Split(records, crops.mean(1), *captions_by_image(captions))
