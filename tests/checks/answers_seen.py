@@ -373,3 +373,25 @@ wrong("check_merge_ranks", "uses logsumexp of the largest", "does not depend on 
 wrong("check_sigmoid_loss_in_blocks", "a Python float", "cannot train a model")(lambda *x: sigmoid_by_loops(*x).item())
 wrong("check_power", "no effect", "effect is not used")(lambda noise, effect: power_by_scipy(noise, 0))
 wrong("check_sign_flip_p_value", "one half of it", "0.5 times")(lambda d: p_value_by_scipy(d) / 2)
+
+
+@right("check_classify", "by loops")
+def classify_by_loops(images, prompts):
+    means = [sum(prompt / prompt.norm() for prompt in own) for own in prompts]
+    scores = [[float(image @ mean / mean.norm()) for mean in means] for image in images]
+    return torch.tensor([max(range(len(means)), key=row.__getitem__) for row in scores])
+
+
+@right("check_suspects", "sorted pairs")
+def suspects_by_sorting(train, test, count):
+    pairs = list(itertools.product(range(len(test)), range(len(train))))
+    pairs.sort(key=lambda pair: -F.cosine_similarity(test[pair[0]], train[pair[1]], dim=0))
+    return torch.tensor(pairs[:count])
+
+
+wrong("check_classify", "dot products", "the label needs the largest cosine")(lambda x, p: (x @ p.mean(1).T).argmax(1))
+wrong("check_classify", "floats", "torch.int64")(lambda x, p: classify_by_loops(x, p).float())
+wrong("check_suspects", "train and test exchanged", "the row of the test image comes first")(
+    lambda x, y, k: suspects_by_sorting(y, x, k)
+)
+wrong("check_suspects", "the first pair only", "the shape")(lambda x, y, k: suspects_by_sorting(x, y, k)[0])

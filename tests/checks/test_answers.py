@@ -72,7 +72,7 @@ FLAWS = [
     ({"tuning seeds": [11, 12]}, "must not be among"),
     ({"margin": 0}, "above 0"),
     ({"margin": 2.5}, "must not be too small to matter"),
-    ({"seeds": [5] * 12, "verdict after": 1}, "an interval needs seeds"),
+    ({"seeds": [5] * 12, "verdict after": 1}, "to find 2 points"),
     ({"seeds": range(4), "verdict after": 4}, "to find 2 points"),
     ({"margin": 0.5}, "too few seeds for this margin"),
     ({"verdict after": 5}, "after all seeds"),

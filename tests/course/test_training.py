@@ -16,7 +16,7 @@ from helpers.losses import LOSSES
 from helpers.optimizers import learning_rate_factor
 from helpers.regularizers import RATES, REGULARIZERS
 from helpers.runs import load_checkpoint, restore_model
-from helpers.temperature import Constant, LearnedTemperature
+from helpers.temperature import LearnedTemperature
 from helpers.text import WordTokenizer
 from helpers.training import BatchLoss, Recipe, train
 
@@ -239,7 +239,7 @@ def test_the_total_is_the_loss_plus_the_weighted_terms(batch: tuple[dict, WordTo
 def test_the_loss_that_the_recipe_names_is_minimised(batch: tuple[dict, WordTokenizer], name: str) -> None:
     batch, tokenizer = batch
     model = DualEncoder(len(tokenizer), tokenizer.max_length)
-    total, _ = BatchLoss(model, Constant(0.1), {}, name)(batch, 0.0)
+    total, _ = BatchLoss(model, lambda progress: 0.1, {}, name)(batch, 0.0)
     losses = [
         LOSSES[name](*model(batch["images"], texts["token_ids"], texts["padding"]), 0.1)
         for texts in (batch, *batch["further_texts"])
