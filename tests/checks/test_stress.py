@@ -146,4 +146,6 @@ def test_a_kernel_survives() -> None:
     NotebookClient(notebook, timeout=120, allow_errors=True).execute()
     errors = [cell.outputs[-1]["evalue"] for cell in notebook.cells[1:-1]]
     assert all(message in error for message, error in zip(endless.values(), errors, strict=True)), errors
-    assert notebook.cells[-1].outputs[0]["text"] == "alive\n"
+    assert (
+        "".join(output["text"] for output in notebook.cells[-1].outputs) == "alive\n"
+    )  # a kernel may send it in parts
