@@ -8,13 +8,12 @@ from helpers.losses import at_least_float32, check_features, check_side, check_t
 
 
 def gradient_shares(similarities: Tensor, temperature: float | Tensor) -> Tensor:
-    """How the image-to-text contrastive loss divides the repulsion of each image among its negatives.
+    """How the image-to-text contrastive loss divides the repulsion of each image among its negatives, ``[image,
+    text]``.
 
-    Its gradient pulls image i to its text by ``1 - p_ii`` and pushes it from text j by ``p_ij``, both divided by the
-    temperature; p is the softmax of ``similarities / temperature``. So text j has the share ``p_ij / (1 - p_ii)``: at a
-    low temperature the hardest negative has 1, at a high one all have the same. Similarities and shares are
-    ``[image, text]``, with the matches on the diagonal; a mask sets pairs to -inf. A row of shares sums to 1, or to 0
-    without any negative. For text to image, pass ``similarities.T``.
+    Its gradient pushes image i from text j by ``p_ij / temperature``, where p is the softmax of the logits, so text j
+    has the share ``p_ij / (1 - p_ii)``. A row sums to 1, or to 0 without any negative; pairs set to -inf count as
+    masked. For text to image, pass ``similarities.T``.
     Source: Wang and Liu, 2021, "Understanding the Behaviour of Contrastive Loss", the relative penalty of section 3.
     """
     check_temperature(temperature)
@@ -33,10 +32,9 @@ def effective_negatives(similarities: Tensor, temperature: float | Tensor) -> Te
 
 
 def alignment(image_features: Tensor, text_features: Tensor) -> Tensor:
-    """How far images lie from their texts: the mean squared distance of matched pairs, ``2 - 2 * cosine``.
+    """How far images lie from their texts: the mean squared distance of matched pairs, ``2 - 2 * cosine``, from 0 to 4.
 
-    It is 0 if each image lies on its text, 2 at right angles and 4 for opposite points. It is also 0 if all features
-    have collapsed to one point, so read it together with :func:`uniformity`.
+    It is also 0 if all features have collapsed to one point, so read it together with :func:`uniformity`.
     Source: Wang and Isola, 2020, "... Alignment and Uniformity on the Hypersphere", section 4.1 (alpha = 2).
     """
     check_features(image_features, text_features)
@@ -46,8 +44,7 @@ def alignment(image_features: Tensor, text_features: Tensor) -> Tensor:
 def uniformity(features: Tensor) -> Tensor:
     """How evenly features of one modality cover the sphere: ``ln`` of the mean of ``exp(-2 * squared distance)``.
 
-    The mean is over all pairs of different rows. The more even, the lower: 0 if all features are equal (or there is
-    only one), -4 if all are at right angles to each other, -8 for two opposite points.
+    The more even, the lower: 0 if all features are equal (or there is only one), -4 if all are at right angles.
     Source: Wang and Isola, 2020, section 4.1 (t = 2).
     """
     check_side("features", features)
@@ -58,10 +55,8 @@ def uniformity(features: Tensor) -> Tensor:
 
 
 def modality_gap(image_features: Tensor, text_features: Tensor) -> Tensor:
-    """How far the centre of the images lies from the centre of the texts: the distance between the two means.
+    """The distance between the mean of the images and the mean of the texts, from 0 to 2; their numbers may differ.
 
-    It is from 0 to 2; 2 means all images at one point and all texts at the opposite one. Sets with the same centre but
-    different shapes have no gap. The numbers of images and texts may differ.
     Source: Liang et al., 2022, "Mind the Gap", section 4.2.
     """
     check_features(image_features, text_features, pairs=False)

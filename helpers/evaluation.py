@@ -59,12 +59,12 @@ def rank_of_best(similarity: Tensor, row_ids: Tensor, column_ids: Tensor) -> Ten
 
 
 def retrieval_ranks(similarity: Tensor, image_of_caption: Tensor) -> dict[str, Tensor]:
-    """The rank of the right answer to each query; 1 is the best.
+    """The rank of the right answer to each query; 1 is the best. A wrong answer with the same score is ranked before
+    it.
 
-    From image to text every caption of the image is right, and its best caption counts. A wrong answer with the same
-    score as the right one is ranked before it, so a model that gives the same score to everything gets nothing right.
-    ``similarity`` is ``[images, captions]``; ``image_of_caption``, int64 ``[captions]``, is the row of each caption's
-    image. Returns int64 ``{"image_to_text": [images], "text_to_image": [captions]}``.
+    From image to text every caption of the image is right, and the best one counts. ``similarity`` is ``[images,
+    captions]``; ``image_of_caption``, int64 ``[captions]``, is the row of each caption's image.
+    Returns int64 ``{"image_to_text": [images], "text_to_image": [captions]}``.
     """
     images, captions = similarity.shape
     rows = torch.arange(images)
@@ -117,12 +117,12 @@ def evaluate(
 def intervals(
     ranks: dict[str, Tensor], image_of_caption: Tensor, samples: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, list[float]]]:
-    """95 % intervals of R@1, R@5, R@10 and the mean rank, by the percentile bootstrap over images.
+    """95 % intervals of R@1, R@5, R@10 and the mean rank, by the percentile bootstrap over images with all their
+    captions.
 
-    Images are resampled with replacement, each with all of its captions. The captions of an image succeed or fail
-    together, so resampling single captions would give intervals that are too narrow. The candidates stay the same: the
-    interval covers other queries, but neither other candidates nor another training run. ``ranks`` comes from
-    :func:`retrieval_ranks`. Returns ``{"image_to_text": {"R@1": [low, high], ...}, ...}``, recalls in percent.
+    The captions of an image succeed or fail together, so resampling single captions would give too narrow intervals.
+    The candidates stay the same. ``ranks`` comes from :func:`retrieval_ranks`.
+    Returns ``{"image_to_text": {"R@1": [low, high], ...}, ...}``, recalls in percent.
     """
     images = len(ranks["image_to_text"])
     generator = torch.Generator().manual_seed(seed)
@@ -141,10 +141,8 @@ def intervals(
 
 
 def metrics_with_truth(similarity: Tensor, scenes: Sequence[Scene], captions: Sequence[Sequence[str]]) -> Metrics:
-    """:func:`retrieval_metrics`, and metrics that need the truth of scenes, all in percent.
-
-    - ``fits``: how often the first answer is true, whether it is the query's own or not.
-    - ``ceiling``: R@1 of the best possible model.
+    """:func:`retrieval_metrics`, and in percent what needs the truth of scenes: how often the first answer ``fits``,
+    whether it is the query's own or not, and the ``ceiling``, R@1 of the best possible model.
     """
     texts, image_of_caption = captions_by_image(captions)
     metrics = retrieval_metrics(similarity, image_of_caption)
@@ -159,8 +157,7 @@ def metrics_with_truth(similarity: Tensor, scenes: Sequence[Scene], captions: Se
 def minimal_pair_accuracy(similarity: Tensor) -> dict[str, float]:
     """How often the right one of two is chosen, in percent: the caption of an image, and the image of a caption.
 
-    Guessing is right in 50 % of the cases; a tie counts as wrong. The number of ``pairs`` is returned as well. Rows
-    (images) and columns (captions) 2k and 2k + 1 of the similarity ``[2 * pairs, 2 * pairs]`` are a pair.
+    A tie is wrong; chance is 50 %. Rows (images) and columns (captions) 2k and 2k + 1 of ``similarity`` are a pair.
     """
     pairs = len(similarity) // 2
     blocks = similarity.view(pairs, 2, pairs, 2)[range(pairs), :, range(pairs), :]  # [pairs, image, caption]
@@ -173,8 +170,7 @@ def minimal_pair_accuracy(similarity: Tensor) -> dict[str, float]:
 def in_batch_accuracy(image_features: Tensor, text_features: Tensor, batch_size: int = IN_BATCH) -> float:
     """How often the diagonal has the highest score of its row and of its column within a batch, in percent.
 
-    Training loops often report this number on their own batches. A larger batch is harder; with all pairs in one batch
-    it is R@1. Round k pairs image i with its caption i + k, so that every caption is used and the levels are mixed.
+    A larger batch is harder; with all pairs in one batch it is R@1. Round k pairs image i with its caption i + k.
     L2-normalised images are ``[images, dim]``, texts ``[images, captions per image, dim]``; batches are about equal.
     """
     images, captions = text_features.shape[:2]
@@ -190,11 +186,10 @@ def in_batch_accuracy(image_features: Tensor, text_features: Tensor, batch_size:
 
 
 def linear_probe(features: Tensor, labels: Tensor, test_features: Tensor, test_labels: Tensor) -> float:
-    """Accuracy, in percent, of a linear classifier on frozen features.
+    """Accuracy, in percent, of a linear classifier on frozen features, fitted by least squares: nothing has to be
+    tuned.
 
-    The classifier is fitted by least squares, with one output per label and a threshold of one half. There is nothing
-    to tune, and an invertible linear map of the features does not change the result. Features are ``[images, dim]``,
-    labels bool ``[images, labels]``; with fewer images than ``dim`` the classifier overfits.
+    Features are ``[images, dim]``, labels bool ``[images, labels]``; with fewer images than ``dim`` it overfits.
     Source: Alain and Bengio, 2016, "Understanding intermediate layers using linear classifier probes".
     """
     train, test = (F.pad(x.double(), (0, 1), value=1.0) for x in (features, test_features))  # [images, dim + 1]

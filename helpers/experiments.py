@@ -40,9 +40,7 @@ Row = dict[str, Any]
 def difference(values: Sequence[float], baseline: Sequence[float], comparisons: int = 1) -> dict[str, float]:
     """The mean of the paired differences and its 95 % interval by Student's t: ``mean``, ``low``, ``high``.
 
-    The two runs of a seed start from the same weights and see the same batches and captions, so what the seed does to
-    both cancels. With several ``comparisons`` the interval is simultaneous: in 95 % of all experiments or more, all of
-    them contain the truth (Bonferroni). An interval needs two seeds or more.
+    With several ``comparisons`` the interval is simultaneous (Bonferroni). It needs two seeds or more.
     """
     differences = [value - other for value, other in zip(values, baseline, strict=True)]
     mean, standard_error = statistics.mean(differences), statistics.stdev(differences) / len(differences) ** 0.5
@@ -124,8 +122,8 @@ def verdicts(cells: Sequence[Row]) -> list[Row]:
 def read_study(folder: Path, planned: Mapping[str, int]) -> list[Row]:
     """The cells of a study, judged. ``cells.csv`` has the source, the arm, the role and the margin of each.
 
-    The ``verdict`` of a cell has to wait for all seeds ``planned`` for its source. Until then it says how many there
-    are, and the cell counts in its family with p-values of 1, so no later row can undo a difference found elsewhere.
+    A cell waits for all seeds ``planned`` for its source; until then it counts in its family with p-values of 1, so no
+    later row can undo a difference found elsewhere, and its ``verdict`` says how many seeds there are.
     """
     with (folder / "cells.csv").open(encoding="utf-8", newline="") as file:
         plan = [row for row in csv.DictReader(file) if row["role"] != "struck"]

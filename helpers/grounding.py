@@ -15,11 +15,11 @@ from helpers.text import WordTokenizer
 
 @torch.no_grad()
 def region_scores(model: DualEncoder, tokenizer: WordTokenizer, images: Tensor, text: str) -> Tensor:
-    """Return how well each region matches each word of a text: cosines ``[images, words, GRID, GRID]``.
+    """Return how well each region matches each word, with its neighbours, of a text: cosines ``[images, words, GRID,
+    GRID]``.
 
-    A word is compared as its phrase, together with its neighbours. The scores mean something only if the training
-    compared regions with words, as ``token_wise`` does. ``images`` are normalised, ``[images, 3, height, width]``. The
-    model is put into evaluation mode.
+    They mean something only if the training compared regions with words, as ``token_wise`` does. ``images`` are
+    normalised, ``[images, 3, height, width]``. The model is put into evaluation mode.
     """
     views = model.eval().views(images, *tokenizer([text]))
     phrases = F.normalize(views.phrases[0], dim=1)  # [words, dim]
@@ -32,9 +32,8 @@ def region_contributions(model: DualEncoder, tokenizer: WordTokenizer, images: T
     """Return how much each region adds to the cosine of an image with a text: ``[images, GRID, GRID]``.
 
     The image features are a linear function of the regions, so the cosine is the sum of these numbers and one for the
-    bias. They need no training beyond the main loss. The model is put into evaluation mode.
-    Source: the class activation maps of Zhou et al., 2016, "Learning Deep Features for Discriminative Localization",
-    with a text in place of a class.
+    bias. The model is put into evaluation mode. Source: the class activation maps of Zhou et al., 2016, "Learning Deep
+    Features for Discriminative Localization", with a text in place of a class.
     """
     views = model.eval().views(images, *tokenizer([text]))
     weights = model.image_encoder.projections[-1].weight.unflatten(1, (-1, GRID * GRID))  # [dim, channels, regions]
@@ -44,10 +43,7 @@ def region_contributions(model: DualEncoder, tokenizer: WordTokenizer, images: T
 
 
 def covered(thing: Thing) -> Tensor:
-    """Return which regions of a scene overlap the bounding box of a thing: bool ``[GRID, GRID]``, rows from the top.
-
-    The thing is assumed to be at the centre of its cell; rendering moves it by up to a pixel.
-    """
+    """Return which regions overlap the bounding box of a thing at the centre of its cell: bool ``[GRID, GRID]``."""
     corners = torch.tensor([(-0.9, -0.9), (0.9, 0.9)] if thing.shape == "circle" else outline(thing.shape))
     centre = IMAGE_SIZE / 2 + (torch.tensor(position(thing)) - 1) * CELL  # x and y in pixels
     low, high = (centre + side * RADIUS[thing.size] for side in (corners.amin(0), corners.amax(0)))
@@ -65,10 +61,10 @@ def pointing_accuracy(
 ) -> dict[str, float]:
     """Measure the pointing game: whether the region that best matches a thing is one that the thing overlaps.
 
-    Each thing with a colour and shape unique in its scene is asked for as "a red circle". The score of the middle word
-    counts, whose phrase has all three words; with ``contributions``, :func:`region_contributions` count instead.
-    ``dataset`` has the images of ``scenes`` in the same order. Returns ``accuracy`` and ``chance``, the mean share of
-    regions that a thing overlaps, in percent, and the number of ``things``.
+    Each thing with a colour and shape unique in its scene is asked for as "a red circle"; the score of the middle word,
+    or with ``contributions`` :func:`region_contributions`, counts. ``dataset`` has the images of ``scenes`` in the same
+    order.
+    Returns ``accuracy`` and ``chance`` in percent, and the number of ``things``.
     Source: Zhang et al., 2016, "Top-down Neural Attention by Excitation Backprop", section 4.1.
     """
     asked: dict[str, list[tuple[int, Tensor]]] = {}  # by text: the index of the image, and the correct regions

@@ -1,11 +1,9 @@
 """Contrastive losses: how one number tells matched image-text pairs from mismatched ones.
 
-Each loss takes ``image_features`` and ``text_features`` of shape ``[batch, dim]``, in which row i of both is a matched
-pair, and returns a tensor with no dimensions, in float32 or float64. Features are L2-normalised unless the docstring
-says otherwise. ``temperature`` is a positive number or a tensor with one element.
-
-In the formulas ``s_ij`` is the cosine similarity of image i and text j, and ``z_ij = s_ij / temperature`` is its logit.
-``loss_i`` is the loss of image i; the loss is the mean over all images and, with i and j exchanged, over all texts.
+Each loss takes ``image_features`` and ``text_features``, ``[batch, dim]``, in which row i of both is a matched pair,
+L2-normalises them unless its docstring says otherwise, and returns a tensor with no dimensions. ``temperature`` is a
+positive number or a tensor with one element. In the formulas ``s_ij`` is the cosine of image i and text j, ``z_ij =
+s_ij / temperature``, and the loss is the mean of ``loss_i`` over all images and, exchanged, over all texts.
 """
 
 import math
@@ -104,9 +102,8 @@ def one_way_contrastive_loss(
 ) -> Tensor:
     """Image-to-text contrastive loss, by default on raw dot products: a common form, kept for comparison.
 
-    ``loss_i = -z_ii + ln sum_j exp(z_ij)``, where ``z_ij = image_i @ text_j / temperature``, or the usual cosine over
-    the temperature with ``normalize``. The text-to-image direction is ignored. The length of raw features acts
-    as a second, hidden temperature: ``loss(x, y, t) == loss(2 * x, y, 2 * t)``.
+    ``loss_i = -z_ii + ln sum_j exp(z_ij)`` with ``z_ij = image_i @ text_j / temperature``, or with cosines if
+    ``normalize``. The length of raw features is a second temperature: ``loss(x, y, t) == loss(2 * x, y, 2 * t)``.
     Source: van den Oord et al., 2018, "Representation Learning with Contrastive Predictive Coding", equation 4.
     """
     check_features(image_features, text_features)
@@ -134,9 +131,8 @@ def masked_contrastive_loss(
 ) -> Tensor:
     """Contrastive loss that leaves out false negatives: other pairs with the same number in ``image_ids [batch]``.
 
-    ``loss_i = -z_ii + ln sum_j exp(z_ij)``, where j is i or a pair of another image. With m pairs per image the floor
-    is 0, where :func:`contrastive_loss` has ``ln(m)``. A row without any negative is 0 and has no gradient.
-    Source: Radford et al., 2021; the mask by image id is the course's own.
+    With m pairs per image the floor is 0, where :func:`contrastive_loss` has ``ln(m)``. A row without any negative is 0
+    and has no gradient. The mask by image id is the course's own.
     """
     check_image_ids("image_ids", image_ids, image_features)
     logits_per_image = cosine_logits(image_features, text_features, temperature)  # [image, text]
@@ -154,13 +150,11 @@ def multi_positive_contrastive_loss(
 ) -> Tensor:
     """Contrastive loss with several right answers: all texts of an image, and all images of a text, in equal shares.
 
-    ``loss_i = mean over the positives p of i of (-z_ip) + ln sum_j exp(z_ij)``; its floor is the mean entropy of the
-    targets, ``ln(m)`` with m positives each. ``image_features`` is ``[images, dim]`` and ``text_features`` is
-    ``[texts, dim]``; ``image_ids [images]`` and ``text_image_ids [texts]`` say which belong together, and without
-    ``text_image_ids`` both sides share ``image_ids``. A row without any positive counts as 0.
-    Source: Khosla et al., 2020, "Supervised Contrastive Learning", equation 2, between images and texts as in Li et
-    al., 2021, "Align before Fuse" (matches by image id), and Yang et al., 2022, "Unified Contrastive Learning in
-    Image-Text-Label Space".
+    ``loss_i = mean over the positives p of i of (-z_ip) + ln sum_j exp(z_ij)``; its floor is ``ln(m)`` with m positives
+    each. ``image_features`` is ``[images, dim]``, ``text_features`` ``[texts, dim]``; ``image_ids [images]`` and
+    ``text_image_ids [texts]`` (without it, the same) say which belong together. A row without any positive counts as 0.
+    Source: Khosla et al., 2020, "Supervised Contrastive Learning", equation 2; between images and texts as in Li et
+    al., 2021, "Align before Fuse".
     """
     logits_per_image = cosine_logits(image_features, text_features, temperature, pairs=text_image_ids is None)
     text_image_ids = image_ids if text_image_ids is None else text_image_ids
@@ -177,11 +171,9 @@ def sigmoid_loss(
 ) -> Tensor:
     """Sigmoid loss: each of the ``batch ** 2`` combinations is classified on its own as matched or mismatched.
 
-    ``loss_i = -sum_j ln sigmoid(y_ij * (z_ij + bias))``, where y is 1 for a match and -1 otherwise; the floor is 0.
-    With a bias of -10 training starts with all combinations classified as mismatched, which leaves the gradient to the
-    matches: for 512 random pairs of dim 512 they receive 97.5 % of it (0.2 % at a bias of 0), and the loss is 10.0
-    instead of 367. The paper learns the bias and the temperature.
-    Source: Zhai et al., 2023, "Sigmoid Loss for Language Image Pre-Training", algorithm 1; the bias: section 3.2.
+    ``loss_i = -sum_j ln sigmoid(y_ij * (z_ij + bias))``, where y is 1 for a match and -1 otherwise; the floor is 0. A
+    bias of -10 starts with everything classified as mismatched, which leaves the gradient to the matches.
+    Source: Zhai et al., 2023, "Sigmoid Loss for Language Image Pre-Training", algorithm 1 (bias: section 3.2).
     """
     logits_per_image = cosine_logits(image_features, text_features, temperature) + bias  # [image, text]
     matches = torch.eye(len(logits_per_image), dtype=logits_per_image.dtype, device=logits_per_image.device)
@@ -189,56 +181,11 @@ def sigmoid_loss(
     return -F.logsigmoid(signs * logits_per_image).sum() / len(logits_per_image)
 
 
-def decoupled_contrastive_loss(image_features: Tensor, text_features: Tensor, temperature: Number = 0.07) -> Tensor:
-    """Contrastive loss without the match in the denominator, so that a good match does not weaken the repulsion.
-
-    ``loss_i = -z_ii + ln sum_{j != i} exp(z_ij)``. Chance is ``ln(batch - 1)``. The loss can be negative: two opposite
-    pairs reach ``-2 / temperature``. A batch of one pair has no negatives, and only ``-z_ii`` remains.
-    Source: Yeh et al., 2022, "Decoupled Contrastive Learning", here with negatives from the other modality only.
-    """
-    check_features(image_features, text_features)
-    check_temperature(temperature)
-    similarities = cosine_similarities(image_features, text_features)  # [image, text]
-    matched = similarities.diagonal()  # [batch]
-    if len(similarities) == 1:
-        return (-matched / temperature).mean()
-    # Subtract the match before the sum: the difference of two large numbers would lose digits in float32.
-    loss_images = without_diagonal((similarities - matched[:, None]) / temperature).logsumexp(1).mean()
-    loss_texts = without_diagonal((similarities - matched) / temperature).logsumexp(0).mean()
-    return (loss_images + loss_texts) / 2
-
-
-def hard_negative_contrastive_loss(
-    image_features: Tensor, text_features: Tensor, hardness: float = 0.5, temperature: Number = 0.07
-) -> Tensor:
-    """Contrastive loss that gives more weight to the negatives most similar to the query.
-
-    ``loss_i = -z_ii + ln(exp(z_ii) + sum_{j != i} w_ij exp(z_ij))``; over the negatives of row i the weights are
-    ``w_ij = (batch - 1) * softmax_j(hardness * z_ij)``, with mean 1, and they carry a gradient too. Chance is
-    ``ln(batch)``, the floor 0. False negatives weigh most: copies of a pair can raise the floor to ``ln(batch)``.
-    Source: Radenovic et al., 2023, "Filtering, Distillation, and Hard Negatives for Vision-Language Pre-Training",
-    HN-NCE with alpha 1, after Robinson et al., 2021, "Contrastive Learning with Hard Negative Samples".
-    """
-    logits_per_image = cosine_logits(image_features, text_features, temperature)  # [image, text]
-    logits_per_text = logits_per_image.T  # [text, image]
-    return (hardened_cross_entropy(logits_per_image, hardness) + hardened_cross_entropy(logits_per_text, hardness)) / 2
-
-
-def hardened_cross_entropy(logits: Tensor, hardness: float) -> Tensor:
-    """Compute one direction of :func:`hard_negative_contrastive_loss` from logits ``[batch, batch]``."""
-    labels = torch.arange(len(logits), device=logits.device)
-    if len(logits) > 1:  # a single pair has no negatives to weight
-        log_weights = torch.log_softmax(without_diagonal(hardness * logits), dim=1) + math.log(len(logits) - 1)
-        logits = logits + log_weights.masked_fill(torch.eye(len(logits), device=logits.device, dtype=torch.bool), 0.0)
-    return F.cross_entropy(logits, labels)
-
-
 def max_violation_loss(image_features: Tensor, text_features: Tensor, margin: float = 0.2) -> Tensor:
     """Hinge loss on the hardest negative: how far it comes within ``margin`` of the match, in cosine similarity.
 
-    ``loss_i = max(0, margin + max_{j != i} s_ij - s_ii)``, averaged where the paper sums. It has no temperature: it is
-    the limit of ``t * ln(1 + sum_{j != i} exp((margin + s_ij - s_ii) / t))`` as t goes to 0. Random features in many
-    dimensions give about ``margin``, equal features give exactly ``margin``, and the floor is 0.
+    ``loss_i = max(0, margin + max_{j != i} s_ij - s_ii)``, averaged where the paper sums; equal features give
+    ``margin``.
     Source: Faghri et al., 2018, "VSE++: Improving Visual-Semantic Embeddings with Hard Negatives", equation 6.
     """
     check_features(image_features, text_features)

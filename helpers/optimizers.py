@@ -10,9 +10,8 @@ from torch import Tensor, nn
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
     """Move all singular values of a matrix close to 1 (between about 0.7 and 1.2), by matrix products alone.
 
-    Newton-Schulz: ``x = (a I + b S + c S S) x`` with ``S = x x^T``, an odd polynomial of the matrix, acts on each
-    singular value by itself. The small factors ``a I + b S + c S S`` of all steps are multiplied first, and then ``x``
-    once. torch's own Muon computes in bfloat16, which most laptop processors do very slowly.
+    Newton-Schulz: ``x = (a I + b S + c S S) x`` with ``S = x x^T`` acts on each singular value by itself. The small
+    factors are multiplied first. torch's own Muon computes in bfloat16, which most laptop processors do very slowly.
     Source: Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural networks", with its coefficients.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
@@ -31,8 +30,7 @@ def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised: every direction of a weight matrix moves by the same amount.
 
-    For weights of two dimensions or more; a convolution counts as a matrix with one row per output channel. The
-    update is scaled to the size of AdamW's, so that learning rates and weight decay mean what they mean there.
+    For weights of two dimensions or more; a convolution counts as a matrix with one row per output channel.
     Source: Jordan et al., 2024; the scale from Liu et al., 2025, "Muon is Scalable for LLM Training", section 2.2.
     """
 
@@ -56,8 +54,7 @@ class Muon(torch.optim.Optimizer):
 def make_optimizers(model: nn.Module, temperature: object = None, factor: float = 1.0) -> list[torch.optim.Optimizer]:
     """Muon for the weight matrices and convolutions; AdamW for embeddings, the first layer, biases and norms.
 
-    A learned temperature gets AdamW without weight decay. Muon's usual momentum of 0.95 averages over twenty steps; a
-    training of a few hundred steps does better with five. ``factor`` multiplies all learning rates.
+    A learned temperature gets AdamW without weight decay. ``factor`` multiplies all learning rates.
     """
     first = {"image_encoder.stem.0.weight", "text_encoder.embedding.weight"}
     inner = [p for name, p in model.named_parameters() if p.ndim >= 2 and name not in first]

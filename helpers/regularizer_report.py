@@ -23,9 +23,9 @@ def regularizer_report(
 ) -> list[dict[str, Any]]:
     """Measure on one batch, without training, which regularizers can do something.
 
-    Returns one row for the main loss, as the baseline, and one for each name: its ``value``; the ``ranks`` of its
-    matrices ``[image, text]``, or None; the norm of its ``gradient``, divided by the norm of the main loss's, over the
-    parameters that both have; and ``alone_recall``, from :func:`recall_alone`.
+    Returns a row for the main loss and one for each name: its ``value``; the ``ranks`` of its matrices ``[image,
+    text]``, or None; the norm of its ``gradient``, divided by that of the main loss; and ``alone_recall``, by
+    :func:`recall_alone`.
     """
     rows = []
     with torch.random.fork_rng(devices=[]):
@@ -74,9 +74,8 @@ class FreeViews:
 
 
 def recall_alone(term: Regularizer, views: BatchViews, steps: int) -> float:
-    """Return the R@1 in percent, the mean over both directions, that the term reaches by itself.
-
-    Adam changes the features freely, as if they were parameters.
+    """Return the R@1 in percent, the mean over both directions, that the term reaches if Adam changes the features
+    freely.
     """
     free: Any = FreeViews(views)
     value = term(free, TEMPERATURE)

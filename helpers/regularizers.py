@@ -1,7 +1,6 @@
 """Regularizers: terms added to the contrastive loss, each with a name for the command line.
 
-``REGULARIZERS`` says which features of a batch each term gets. Terms made of several contrastive losses are means, so
-that chance is ``ln(batch)``; only ``multi_scale`` is a sum.
+``REGULARIZERS`` says which features of a batch each term gets.
 """
 
 import math
@@ -27,7 +26,6 @@ from helpers.losses import (
 )
 
 GROUP = 16  # token-wise terms compare pairs within groups: comparing a whole batch would take longer than all the rest
-PREFIXES = (8, 16, 32, 64)  # components
 
 
 def multi_scale_regularization(
@@ -44,17 +42,6 @@ def multi_scale_regularization(
     weights = [1.0] * len(image_scales) if weights is None else weights
     scales = zip(weights, image_scales, text_scales, strict=True)
     return sum(weight * contrastive_loss(images, texts, temperature) for weight, images, texts in scales)
-
-
-def prefix_scales(views: BatchViews) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the first 8, 16, 32 and 64 components of the features.
-
-    The main loss gives the components no order: it stays the same if both sides are rotated together. A loss on
-    prefixes puts what matters most first, so that a prefix is a small embedding of its own.
-    Source: Kusupati et al., 2022, "Matryoshka Representation Learning", equation 1, with equal weights that sum to 1.
-    """
-    image_features, text_features = views.image_features, views.text_features
-    return [image_features[:, :k] for k in PREFIXES], [text_features[:, :k] for k in PREFIXES]
 
 
 def token_wise_similarities(regions: Tensor, words: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,9 +68,8 @@ def token_wise_similarities(regions: Tensor, words: Tensor, padding: Tensor) -> 
 def token_wise_regularization(regions: Tensor, words: Tensor, padding: Tensor, temperature: Number = 0.07) -> Tensor:
     """Return a contrastive loss in which each word looks for its region, and each region for its word.
 
-    One vector per image and one per text cannot say which word describes which region. Here images rank texts by the
-    first matrix of :func:`token_wise_similarities`, and texts rank images by the second. Time and memory grow with
-    ``batch ** 2 * regions * length``.
+    Images rank texts by the first matrix of :func:`token_wise_similarities`, and texts rank images by the second. Time
+    and memory grow with ``batch ** 2 * regions * length``.
     """
     of_regions, of_words = token_wise_similarities(regions, words, padding)  # [image, text] each
     labels = torch.arange(len(regions), device=regions.device)
@@ -93,9 +79,8 @@ def token_wise_regularization(regions: Tensor, words: Tensor, padding: Tensor, t
 def pooled_to_one_regularization(image_features: Tensor, text_features: Tensor, temperature: Number = 0.07) -> Tensor:
     """Return the image-to-text contrastive loss of features ``[batch, dim]`` pooled to their mean: a negative control.
 
-    It was proposed as a second "scale", but one number has no direction to align. The logits are an outer product, so
-    their rank is one, the best match of every row is one of two columns, and recall at 1 is 2 / batch at most, whatever
-    the features. Normalising the pooled numbers would leave only their signs.
+    It was proposed as a second "scale". The logits are an outer product, so their rank is one, the best match of every
+    row is one of two columns, and recall at 1 is 2 / batch at most, whatever the features.
     """
     check_features(image_features, text_features)
     pooled_images = F.adaptive_avg_pool1d(image_features, 1)  # [batch, 1]
@@ -106,7 +91,6 @@ def pooled_to_one_regularization(image_features: Tensor, text_features: Tensor, 
 def feature_norm_penalty(image_features: Tensor, text_features: Tensor) -> Tensor:
     """Return the mean of ``(length - 1) ** 2`` over all features ``[batch, dim]``: L2 normalisation as a penalty.
 
-    It turns no feature: its gradient is parallel to the feature. A loss that normalises has a perpendicular gradient.
     Source: Zheng et al., 2018, "Ring Loss", section 3: twice its value, with radius 1 where the paper learns one.
     """
     lengths = torch.cat([at_least_float32(side).norm(dim=1) for side in (image_features, text_features)])
@@ -123,21 +107,11 @@ def cyclic_cross_modal_regularization(image_features: Tensor, text_features: Ten
     return (similarities - similarities.T).square().sum() / len(similarities)
 
 
-def cyclic_in_modal_regularization(image_features: Tensor, text_features: Tensor) -> Tensor:
-    """Return ``sum_jk (s(x_j, x_k) - s(y_j, y_k)) ** 2 / batch`` for features ``[batch, dim]``, where s is the cosine.
-
-    It is 0 if a rotation turns the images into the texts, whether or not the pairs match. Source: also CyCLIP.
-    """
-    of_images = cosine_similarities(image_features, image_features)  # [image, image]
-    of_texts = cosine_similarities(text_features, text_features)  # [text, text]
-    return (of_images - of_texts).square().sum() / len(of_images)
-
-
 def decorrelation_regularization(image_features: Tensor, text_features: Tensor) -> Tensor:
     """Return a penalty on components that vary too little over the batch, or vary together; the mean of both sides.
 
-    ``mean_d max(0, 1 - sqrt(var_d + 0.0001)) + 0.04 * sum_(d != e) cov_de ** 2 / dim``, of features ``[batch, dim]``
-    that are not normalised: each component is asked for a standard deviation of 1.
+    ``mean_d max(0, 1 - sqrt(var_d + 0.0001)) + 0.04 * sum_(d != e) cov_de ** 2 / dim``, of raw features ``[batch,
+    dim]``.
     Source: Bardes et al., 2022, "VICReg", equations 1 to 4; 0.04 is its ratio of 1 to 25.
     """
     total = torch.zeros((), device=image_features.device)
@@ -154,8 +128,7 @@ def decorrelation_regularization(image_features: Tensor, text_features: Tensor) 
 def label_smoothing_regularization(image_features: Tensor, text_features: Tensor, temperature: Number = 0.07) -> Tensor:
     """Return the cross entropy of features ``[batch, dim]`` against a target spread evenly over the batch, both ways.
 
-    The contrastive loss plus w times this term is ``1 + w`` times the label-smoothed loss with the smoothing
-    ``w / (1 + w)``. Alone it aligns nothing: its minimum, ``ln(batch)``, is where all similarities are equal.
+    The contrastive loss plus w times it is ``1 + w`` times the label-smoothed loss with smoothing ``w / (1 + w)``.
     Source: Szegedy et al., 2016, "Rethinking the Inception Architecture for Computer Vision", section 7.
     """
     return symmetric_cross_entropy(cosine_similarities(image_features, text_features) / temperature, 1.0)
@@ -182,14 +155,6 @@ def cosines(views: BatchViews) -> list[Tensor]:
     return [cosine_similarities(*features(views))]
 
 
-def of_scales(scales: Callable[..., Sequence[Sequence[Tensor]]], weights: Sequence[float] | None = None) -> Regularizer:
-    """Make a term of the multi-scale regularization of some scales."""
-    return Regularizer(
-        lambda v, t: multi_scale_regularization(*scales(v), t, weights),
-        lambda v: list(map(cosine_similarities, *scales(v))),
-    )
-
-
 def in_groups(term: Callable[..., Tensor], temperature: Number, *inputs: Tensor) -> Tensor:
     """Return the mean over pairs of a term that compares only the pairs of a group; chance is ``ln(GROUP)``."""
     groups = zip(*(side.split(GROUP) for side in inputs), strict=True)
@@ -199,12 +164,14 @@ def in_groups(term: Callable[..., Tensor], temperature: Number, *inputs: Tensor)
 
 # v are the views of a batch, t is the temperature.
 REGULARIZERS: dict[str, Regularizer] = {
-    "multi_scale": of_scales(lambda v: (v.image_scales[:-1], v.text_scales[:-1])),  # the finest is the main loss
+    "multi_scale": Regularizer(  # without the finest scale, which is the main loss
+        lambda v, t: multi_scale_regularization(v.image_scales[:-1], v.text_scales[:-1], t),
+        lambda v: list(map(cosine_similarities, v.image_scales[:-1], v.text_scales[:-1])),
+    ),
     "token_wise": Regularizer(
         lambda v, t: in_groups(token_wise_regularization, t, v.regions, v.phrases, v.padding),
         lambda v: token_wise_similarities(v.regions, v.phrases, v.padding),
     ),
-    "nested_prefixes": of_scales(prefix_scales, weights=[1 / 4] * 4),
     "pooled_to_one": Regularizer(
         lambda v, t: pooled_to_one_regularization(*features(v), t),
         lambda v: [torch.outer(v.image_features.mean(1), v.text_features.mean(1))],
@@ -213,7 +180,6 @@ REGULARIZERS: dict[str, Regularizer] = {
     # It pushes all images apart, and all texts, and ignores which of them belong together.
     "uniformity": Regularizer(lambda v, t: (uniformity(v.image_features) + uniformity(v.text_features)) / 2),
     "cyclic_cross_modal": Regularizer(lambda v, t: cyclic_cross_modal_regularization(*features(v))),
-    "cyclic_in_modal": Regularizer(lambda v, t: cyclic_in_modal_regularization(*features(v))),
     "decorrelation": Regularizer(lambda v, t: decorrelation_regularization(*features(v))),
     "label_smoothing": Regularizer(lambda v, t: label_smoothing_regularization(*features(v), t), cosines),
 }

@@ -1,8 +1,7 @@
 """Temperature schedules: what the temperature is at each moment of training.
 
-A schedule is called with the progress of training, from 0 at the start to 1 at the end. It is a share and not a step,
-because a run that is limited by time does not know its number of steps. Three names are never mixed: ``temperature``,
-``logit_scale = 1 / temperature``, and ``log_logit_scale``, the learned parameter.
+A schedule is called with the progress of training, from 0 to 1: a run that is limited by time does not know its steps.
+Three names are never mixed: ``temperature``, ``logit_scale = 1 / temperature``, and ``log_logit_scale``, the parameter.
 """
 
 import math
@@ -34,8 +33,7 @@ def cosine_decay(progress: float, start: float, end: float) -> float:
 def periodic_cosine(progress: float, low: float, high: float, periods: float) -> float:
     """A cosine from ``high`` down to ``low`` and back, ``periods`` times. It is not a decay: it ends where it began.
 
-    Source: Kukleva et al., 2023, "Temperature Schedules for Self-Supervised Contrastive Methods on Long-Tail Data",
-    equation 3 (there from 1.0 to 0.1 and back five times, on images alone).
+    Source: Kukleva et al., 2023, "Temperature Schedules for Self-Supervised Contrastive Methods on Long-Tail Data".
     """
     return low + (high - low) * (1 + math.cos(2 * math.pi * periods * progress)) / 2
 
@@ -46,10 +44,9 @@ def warm_up(progress: float, start: float, end: float, share: float) -> float:
 
 
 class LearnedTemperature(nn.Module):
-    """A temperature that is trained with the model, through the logarithm of its inverse.
+    """A temperature that is trained with the model, through the logarithm of its inverse, which keeps it positive.
 
-    The logarithm keeps the scale positive, and a step multiplies the scale instead of adding to it. Call :meth:`clamp_`
-    after each step of the optimizer. Give the parameter no weight decay: it would pull the temperature towards 1.
+    Call :meth:`clamp_` after each step. Give the parameter no weight decay: it would pull the temperature towards 1.
     Source: Radford et al., 2021, section 2.5 (start 0.07, logit scale at most 100).
     """
 

@@ -53,14 +53,12 @@ def exponentials(
 class BlockwiseLogSumExp(torch.autograd.Function):
     """Log-sum-exp of each row and each column of ``a @ b.T``, holding at most ``BLOCK_ROWS`` rows of it at a time.
 
-    ``BlockwiseLogSumExp.apply(a [rows, dim], b [columns, dim], first)`` returns the log-sum-exps of the ``[rows]`` and
-    of the ``[columns]``, and the matched logits ``[rows]``, where row i matches column ``first + i``. All three are
-    float64, because a small loss is the difference of large logits.
-
-    A row is complete within its block. A column keeps its largest logit so far and a sum of exponentials, which shrinks
-    when a larger logit arrives. Where no logit can exceed ``SAFE_EXPONENT`` (at temperatures above 0.024) no maximum is
-    needed, and one exponential serves both directions. The backward pass computes each block again: the gradient of a
-    logit is its softmax within its row and within its column, each times the gradient of that log-sum-exp.
+    ``apply(a [rows, dim], b [columns, dim], first)`` returns the log-sum-exps of the ``[rows]`` and of the
+    ``[columns]``, and the matched logits ``[rows]``, where row i matches column ``first + i``, all in float64. A column
+    keeps its largest logit so far and a sum of exponentials, which shrinks when a larger logit arrives. Where no logit
+    can exceed ``SAFE_EXPONENT`` no maximum is needed, and one exponential serves both directions. The backward pass
+    computes each block again: the gradient of a logit is its softmax within its row and column, times the gradients of
+    their log-sum-exps.
     Source: Milakov and Gimelshein, 2018, "Online normalizer calculation for softmax", algorithm 3; recomputation as in
     Cheng et al., 2024, "Breaking the Memory Barrier" (Inf-CL).
     """
@@ -118,8 +116,7 @@ def scaled_features(images: Tensor, texts: Tensor, temperature: Number) -> tuple
 def blockwise_contrastive_loss(image_features: Tensor, text_features: Tensor, temperature: Number = 0.07) -> Tensor:
     """Compute :func:`helpers.losses.contrastive_loss`, value and gradients, without its matrix of similarities.
 
-    Memory grows with ``batch * dim`` instead of ``batch ** 2``. It takes four matrix products instead of three, and
-    cannot be differentiated twice.
+    Memory grows with ``batch * dim``. It takes four matrix products, not three, and cannot be differentiated twice.
     """
     check_features(image_features, text_features)
     check_temperature(temperature)

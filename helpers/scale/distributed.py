@@ -1,7 +1,7 @@
 """One batch shared by several processes (ranks), which ``torchrun --nproc-per-node 2 ...`` starts.
 
-Each rank encodes its own part of the batch and compares it with the texts of all ranks. After
-``DistributedDataParallel`` has averaged the gradients, every rank holds the gradient of the whole batch.
+Each rank compares its own part of the batch with the texts of all ranks; ``DistributedDataParallel`` averages
+gradients.
 """
 
 import os
@@ -89,11 +89,10 @@ def gather_features(features: Tensor) -> Tensor:
 
 
 def local_contrastive_loss(image_features: Tensor, text_features: Tensor, temperature: Number = 0.07) -> Tensor:
-    """This rank's share of :func:`helpers.losses.contrastive_loss` over the batch of all ranks.
+    """This rank's share of :func:`helpers.losses.contrastive_loss` over the batch of all ranks; their mean is the loss.
 
-    Averaged over the ranks, the values are the loss of the whole batch, and the gradients are its gradients. Each rank
-    computes the rows of its own images against all texts, block by block. It then holds part of each column; the ranks
-    exchange the log-sum-exps of their parts, one number per column. No image features are exchanged.
+    Each rank computes the rows of its own images against all texts, block by block. It then holds part of each column;
+    the ranks exchange the log-sum-exps of their parts, one number per column. No image features are exchanged.
     """
     check_features(image_features, text_features)
     check_temperature(temperature)

@@ -4,7 +4,6 @@ The references are the losses of open_clip and pytorch-metric-learning, where th
 each loss, written here row by row from its definition. Gradients are compared by their largest element.
 """
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,9 +20,7 @@ from torch import Tensor
 from helpers.losses import (
     contrastive_loss,
     cosine_similarities,
-    decoupled_contrastive_loss,
     dot_product_contrastive_loss,
-    hard_negative_contrastive_loss,
     masked_contrastive_loss,
     max_violation_loss,
     multi_positive_contrastive_loss,
@@ -76,8 +73,6 @@ LOSSES: dict[str, Callable[[Case], Tensor]] = {
     "masked": lambda c: masked_contrastive_loss(c.images, c.texts, c.ids, c.temperature),
     "multi-positive": lambda c: multi_positive_contrastive_loss(c.images, c.texts, c.ids, temperature=c.temperature),
     "sigmoid": lambda c: sigmoid_loss(c.images, c.texts, -10 * c.strength, c.temperature),
-    "decoupled": lambda c: decoupled_contrastive_loss(c.images, c.texts, c.temperature),
-    "hard-negative": lambda c: hard_negative_contrastive_loss(c.images, c.texts, c.strength, c.temperature),
     "max violation": lambda c: max_violation_loss(c.images, c.texts, c.strength),
 }
 SYMMETRIC = [name for name in LOSSES if not name.startswith("one way")]
@@ -90,12 +85,6 @@ def log_sum_exp(values: Tensor) -> Tensor:
 
 def others(row: Tensor, i: int) -> Tensor:
     return torch.cat([row[:i], row[i + 1 :]])
-
-
-def hard_negative_row(row: Tensor, i: int, case: Case) -> Tensor:
-    negatives = others(row, i)
-    weights = len(negatives) * torch.exp(case.strength * negatives) / torch.exp(case.strength * negatives).sum()
-    return -torch.log(row[i].exp() / (row[i].exp() + (weights * negatives.exp()).sum()))
 
 
 def sigmoid_row(row: Tensor, i: int, case: Case) -> Tensor:
@@ -115,8 +104,6 @@ ROWS: dict[str, Callable[[Tensor, int, Case], Tensor]] = {  # the loss of image 
     "masked": lambda row, i, case: log_sum_exp(torch.cat([row[case.ids != case.ids[i]], row[i : i + 1]])) - row[i],
     "multi-positive": lambda row, i, case: log_sum_exp(row) - row[case.ids == case.ids[i]].mean(),
     "sigmoid": sigmoid_row,
-    "decoupled": lambda row, i, case: (log_sum_exp(others(row, i)) if len(row) > 1 else 0) - row[i],
-    "hard-negative": hard_negative_row,
     "max violation": max_violation_row,
 }
 
@@ -261,7 +248,7 @@ def test_one_pair_and_equal_features_have_known_values(name: str) -> None:
     case = Case(images, texts, torch.arange(1), 0.1, 0.5)
     assert float(LOSSES[name](case)) == pytest.approx(one_pair, abs=1e-6)
     if name not in ("sigmoid", "one way raw"):
-        equal = {"decoupled": math.log(5), "max violation": 0.5}.get(name, math.log(6))
+        equal = 0.5 if name == "max violation" else math.log(6)
         case = Case(torch.ones(6, 4), torch.ones(6, 4), torch.arange(6), 0.1, 0.5)
         assert float(LOSSES[name](case)) == pytest.approx(equal, abs=1e-5)
 
@@ -364,8 +351,7 @@ def test_only_the_sigmoid_loss_notices_a_constant_added_to_all_similarities_and_
             moved = replace(moved, strength=case.strength + 0.03 / moved.temperature)  # the bias is -10 * strength
         if name == "max violation":  # all differences of cosines shrink by 0.7
             moved, factor = replace(moved, strength=0.7 * case.strength), 0.7
-        if len(case.images) > 1 or name != "decoupled":  # the decoupled loss of one pair has no negatives
-            torch.testing.assert_close(LOSSES[name](moved), factor * LOSSES[name](case))
+        torch.testing.assert_close(LOSSES[name](moved), factor * LOSSES[name](case))
     assert changed > 20 or name != "sigmoid"
 
 
@@ -380,12 +366,11 @@ def best(similarities: Tensor, allowed: Tensor) -> Tensor:
 
 
 COLD: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # temperature * loss as the temperature goes to 0, per row
-    **dict.fromkeys(("contrastive", "blockwise", "hard-negative"), lambda s, ids: s.amax(1) - s.diagonal()),
+    **dict.fromkeys(("contrastive", "blockwise"), lambda s, ids: s.amax(1) - s.diagonal()),
     "masked": lambda s, ids: best(s, (ids[:, None] != ids) | torch.eye(len(s)).bool()) - s.diagonal(),
     "multi-positive": lambda s, ids: (
         s.amax(1) - torch.stack([row[ids == i].mean() for row, i in zip(s, ids, strict=True)])
     ),
-    "decoupled": lambda s, ids: best(s, ~torch.eye(len(s)).bool()) - s.diagonal(),
     "sigmoid": lambda s, ids: s.clamp_min(0).sum(1) - s.diagonal(),  # relu(-d) for the match, relu(s) for the others
 }
 
@@ -403,7 +388,7 @@ def test_temperature_near_0_leaves_only_the_hardest_negative(name: str) -> None:
 def test_loss_at_a_very_high_temperature_is_chance(name: str) -> None:
     for number, case in enumerate(CASES):
         batch = len(case.images)
-        chance = math.log(max(1, batch - 1) if name == "decoupled" else batch)
+        chance = math.log(batch)
         if name == "masked":
             kept = batch + 1 - (case.ids[:, None] == case.ids).sum(1)
             chance = float(kept.double().log().mean())
@@ -434,7 +419,6 @@ def test_m_copies_raise_the_minimum_to_ln_m_and_masking_lowers_it_to_0(copies: i
     distinct = torch.eye(8, dtype=torch.float64).repeat_interleave(copies, dim=0)  # [8 * copies, 8]
     case = Case(distinct, distinct, torch.arange(8).repeat_interleave(copies), 0.01, 0.5)
     floors = dict.fromkeys(("contrastive", "multi-positive"), math.log(copies)) | {"masked": 0}
-    floors["hard-negative"] = math.log(8 * copies) if copies > 1 else 0  # copies are the hardest negatives of all
     for name, floor in floors.items():
         assert float(LOSSES[name](case)) == pytest.approx(floor, abs=1e-9), name
     for case in CASES[:20]:  # no other features fall below the floor
@@ -475,22 +459,6 @@ def test_variants_without_their_effect_equal_the_contrastive_loss() -> None:
         distinct = torch.randperm(1000, generator=torch.Generator().manual_seed(number))[: len(case.images)]
         for name in ("masked", "multi-positive"):
             torch.testing.assert_close(LOSSES[name](replace(case, ids=distinct)), plain)
-        torch.testing.assert_close(LOSSES["hard-negative"](replace(case, strength=0.0)), plain)
-
-
-def test_hardness_increases_the_loss() -> None:
-    for case in CASES:
-        case = replace(case, temperature=0.3)
-        values = [LOSSES["hard-negative"](replace(case, strength=s)) for s in (0.0, 0.5, 1.0, 4.0)]
-        assert all(harder >= softer - 1e-12 for softer, harder in itertools.pairwise(values))
-
-
-def test_good_match_shrinks_the_contrastive_gradient_but_not_the_decoupled_one() -> None:
-    images = torch.tensor([[1.0, 0.1], [-0.1, 1.0]], dtype=torch.float64)  # two pairs, well matched
-    texts = torch.tensor([[1.0, -0.1], [0.1, 1.0]], dtype=torch.float64)
-    case = Case(images, texts, torch.arange(2), 0.05, 0.0)
-    plain, decoupled = (with_gradients(LOSSES[name], case)[1].abs().max() for name in ("contrastive", "decoupled"))
-    assert plain < 1e-4 < 1 < decoupled
 
 
 @pytest.mark.parametrize(("bias", "loss", "share"), [(0.0, 367, 0.002), (-10.0, 10.0, 0.975)])

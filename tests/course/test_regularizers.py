@@ -20,7 +20,6 @@ from helpers.regularizer_report import MAIN, regularizer_report
 from helpers.regularizers import (
     RATES,
     REGULARIZERS,
-    cyclic_in_modal_regularization,
     decorrelation_regularization,
     feature_norm_penalty,
     label_smoothing_regularization,
@@ -155,14 +154,10 @@ def mean_of_sides(term: Callable[[Tensor], Tensor]) -> Callable[[SimpleNamespace
 REFERENCES: dict[str, Callable[[SimpleNamespace], Tensor]] = {
     "multi_scale": lambda v: slow_multi_scale(v.image_scales[:2], v.text_scales[:2], [1, 1]),
     "token_wise": lambda v: slow_token_wise(v.regions, v.phrases, v.padding),
-    "nested_prefixes": lambda v: slow_multi_scale(
-        *([side[:, :k] for k in (8, 16, 32, 64)] for side in features(v)), [0.25] * 4
-    ),
     "pooled_to_one": lambda v: slow_pooled(*features(v)),
     "feature_norm": mean_of_sides(slow_feature_norm),
     "uniformity": mean_of_sides(slow_uniformity),
     "cyclic_cross_modal": lambda v: slow_cyclic(cosines(*features(v)), transposed(cosines(*features(v)))),
-    "cyclic_in_modal": lambda v: slow_cyclic(*(cosines(side, side) for side in features(v))),
     "decorrelation": mean_of_sides(slow_decorrelation),
     "label_smoothing": lambda v: slow_label_smoothing(*features(v)),
 }
@@ -233,7 +228,6 @@ def test_parts_are_compared_within_groups(monkeypatch: pytest.MonkeyPatch) -> No
 FROM_SIMILARITIES = {
     "multi_scale": lambda rows, columns: (sum(rows) + sum(columns)) / 2,
     "token_wise": lambda rows, columns: (rows[0] + columns[1]) / 2,
-    "nested_prefixes": lambda rows, columns: (sum(rows) + sum(columns)) / 8,
     "pooled_to_one": lambda rows, columns: rows[0],
 }
 
@@ -276,7 +270,6 @@ def test_label_smoothing_added_is_label_smoothing(weight: float) -> None:
 def test_values_known_exactly() -> None:
     x = torch.eye(8, dtype=torch.float64)
     assert feature_norm_penalty(3 * x, x).item() == pytest.approx(2)
-    assert cyclic_in_modal_regularization(x, x.roll(1, dims=1)) == 0  # the texts are the images after a rotation
 
 
 @pytest.mark.parametrize("name", ["label_smoothing", *list(FROM_SIMILARITIES)[1:]])
@@ -339,9 +332,8 @@ def test_the_report_exposes_the_blind_term(report: dict[str, dict]) -> None:
     assert main["ranks"] == [12]
     assert main["alone_recall"] == 100
     assert main["gradient"] == 1
-    for name in ("token_wise", "nested_prefixes"):
-        assert report[name]["alone_recall"] == 100, name
-        assert min(report[name]["ranks"]) >= 6, name
+    assert report["token_wise"]["alone_recall"] == 100
+    assert min(report["token_wise"]["ranks"]) >= 6
     assert report["uniformity"]["ranks"] is None
 
 
