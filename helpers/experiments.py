@@ -49,7 +49,7 @@ def difference(values: Sequence[float], baseline: Sequence[float], comparisons: 
 
 
 def p_values(differences: Sequence[float], margin: float) -> tuple[float, float]:
-    """The p-value of the paired t-test against zero, and the p-value of equivalence within ``margin``.
+    """The p-values of the paired t-test against zero, and of equivalence within ``margin``.
 
     Equivalence needs two one-sided t-tests, against ``-margin`` and ``margin``; the larger p-value counts (Schuirmann,
     1987). Differences without any spread show nothing, unless all are zero; nor do fewer than two differences.
@@ -92,8 +92,7 @@ def compare(
 ) -> list[Row]:
     """One cell per arm: its ``role``, and the ``differences`` of ``measure`` to the baseline for all paired seeds.
 
-    Arms of one role are one family of tests. The interval is simultaneous over all arms, and NaN for an arm that has
-    fewer than two seeds yet.
+    Arms of one role are one family of tests. The interval is simultaneous over all arms, and NaN below two seeds.
     """
     values = {arm: {row["seed"]: row[measure] for row in rows if row["arm"] == arm} for arm in (baseline, *roles)}
     cells = []

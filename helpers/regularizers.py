@@ -107,6 +107,16 @@ def cyclic_cross_modal_regularization(image_features: Tensor, text_features: Ten
     return (similarities - similarities.T).square().sum() / len(similarities)
 
 
+def cyclic_in_modal_regularization(image_features: Tensor, text_features: Tensor) -> Tensor:
+    """Return ``sum_jk (s(x_j, x_k) - s(y_j, y_k)) ** 2 / batch`` for features ``[batch, dim]``, where s is the cosine.
+
+    It is 0 if a rotation turns the images into the texts, whether or not the pairs match. Source: also CyCLIP.
+    """
+    of_images = cosine_similarities(image_features, image_features)  # [image, image]
+    of_texts = cosine_similarities(text_features, text_features)  # [text, text]
+    return (of_images - of_texts).square().sum() / len(of_images)
+
+
 def decorrelation_regularization(image_features: Tensor, text_features: Tensor) -> Tensor:
     """Return a penalty on components that vary too little over the batch, or vary together; the mean of both sides.
 
@@ -180,6 +190,7 @@ REGULARIZERS: dict[str, Regularizer] = {
     # It pushes all images apart, and all texts, and ignores which of them belong together.
     "uniformity": Regularizer(lambda v, t: (uniformity(v.image_features) + uniformity(v.text_features)) / 2),
     "cyclic_cross_modal": Regularizer(lambda v, t: cyclic_cross_modal_regularization(*features(v))),
+    "cyclic_in_modal": Regularizer(lambda v, t: cyclic_in_modal_regularization(*features(v))),
     "decorrelation": Regularizer(lambda v, t: decorrelation_regularization(*features(v))),
     "label_smoothing": Regularizer(lambda v, t: label_smoothing_regularization(*features(v), t), cosines),
 }

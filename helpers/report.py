@@ -51,8 +51,7 @@ def encode_records(
 def evaluate_split(checkpoint: dict, data: Path, split: str) -> dict:
     """Compute all metrics of a checkpoint on a split, with 95 % ``intervals``; images have the training's largest size.
 
-    Scenes also get the metrics of :func:`evaluate_scenes`, and minimal pairs. An ``InputError`` is raised if the split
-    cannot be read, or has captions that are wrong on purpose.
+    Scenes also get the metrics of :func:`evaluate_scenes`, and minimal pairs.
     """
     model, tokenizer = restore_model(checkpoint)
     recipe = checkpoint["recipe"]
@@ -172,10 +171,7 @@ TITLES = {"median_rank": "median", "mean_rank": "mean"}
 
 
 def table(result: dict) -> str:
-    """Format the result of :func:`evaluate_split` as text: all captions, the exact ones, then minimal pairs.
-
-    Median and mean refer to the ranks; chance, ceiling and the 95 % interval refer to R@1.
-    """
+    """Format the result of :func:`evaluate_split` as text: all captions, the exact ones, then minimal pairs."""
     parts = {"all": result} | ({"exact": result["exact"]} if "exact" in result else {})
     names = list(result["image_to_text"])
     rows = [["", *(TITLES.get(name, name) for name in names), "R@1, 95 %"]]

@@ -75,10 +75,7 @@ def load_model(path: Path | str = DATA / "model.pt") -> tuple[DualEncoder, WordT
 
 
 def open_run(out: Path | str, recipe: Any, resume: bool) -> "Run":
-    """A new run in the folder ``out``, or with ``resume`` the one that is there, with the same recipe.
-
-    An ``InputError`` is raised if ``out`` holds another run, or has none to resume. It is created at the first save.
-    """
+    """A new run in the folder ``out``, or with ``resume`` the one that is there, which must have the same recipe."""
     out, last = Path(out), Path(out) / "last.pt"
     settings = asdict(recipe)
     if out.exists() and not out.is_dir():
@@ -91,15 +88,10 @@ def open_run(out: Path | str, recipe: Any, resume: bool) -> "Run":
     if not last.is_file():
         raise InputError(f"{out} has no last.pt to resume from; start a run in a new folder, without --resume")
     checkpoint = load_checkpoint(last)
-    changed = changed_settings(checkpoint.get("recipe", {}), settings)
-    if changed:
+    then = checkpoint.get("recipe", {})
+    if changed := [f"{name} {then.get(name)}" for name in settings if then.get(name) != settings[name]]:
         raise InputError(f"the run in {out} was started with {', '.join(changed)}; resume it with the same recipe")
     return Run(out, settings, checkpoint)
-
-
-def changed_settings(then: dict, now: dict) -> list[str]:
-    """The settings that are different now, each with the value that it had."""
-    return [f"{name} {then.get(name)}" for name in now if then.get(name) != now[name]]
 
 
 class Run:

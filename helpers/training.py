@@ -93,9 +93,8 @@ class Recipe:
 class BatchLoss(nn.Module):
     """The contrastive loss of a batch plus the regularizers, averaged over the captions of each image.
 
-    The k-th caption of each image is contrasted with the k-th captions of the other images. The image encoder, which
-    costs most, runs once per batch; the text encoder runs once per caption. ``temperature`` is a module if it is
-    learned; ``weights`` has the weight of each regularizer, by name; ``loss`` is one of ``LOSSES``.
+    The k-th caption of each image is contrasted with the k-th captions of the others, so the image encoder runs once
+    per batch. ``temperature`` is a module if it is learned; ``weights`` has the weight of each regularizer by name.
     """
 
     def __init__(
@@ -107,8 +106,7 @@ class BatchLoss(nn.Module):
     def forward(self, batch: dict, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """The total to minimise, and its parts by name (detached).
 
-        With several processes each rank returns its own share; their mean is the loss of the whole batch. Regularizers
-        see only one rank's pairs.
+        With several processes each rank returns its own share; regularizers see only one rank's pairs.
         """
         temperature, device = self.temperature(progress), next(self.model.parameters()).device
         loss_function = local_contrastive_loss if dist.is_initialized() else self.loss

@@ -20,6 +20,7 @@ from helpers.regularizer_report import MAIN, regularizer_report
 from helpers.regularizers import (
     RATES,
     REGULARIZERS,
+    cyclic_in_modal_regularization,
     decorrelation_regularization,
     feature_norm_penalty,
     label_smoothing_regularization,
@@ -158,6 +159,7 @@ REFERENCES: dict[str, Callable[[SimpleNamespace], Tensor]] = {
     "feature_norm": mean_of_sides(slow_feature_norm),
     "uniformity": mean_of_sides(slow_uniformity),
     "cyclic_cross_modal": lambda v: slow_cyclic(cosines(*features(v)), transposed(cosines(*features(v)))),
+    "cyclic_in_modal": lambda v: slow_cyclic(*(cosines(side, side) for side in features(v))),
     "decorrelation": mean_of_sides(slow_decorrelation),
     "label_smoothing": lambda v: slow_label_smoothing(*features(v)),
 }
@@ -270,6 +272,7 @@ def test_label_smoothing_added_is_label_smoothing(weight: float) -> None:
 def test_values_known_exactly() -> None:
     x = torch.eye(8, dtype=torch.float64)
     assert feature_norm_penalty(3 * x, x).item() == pytest.approx(2)
+    assert cyclic_in_modal_regularization(x, x.roll(1, dims=1)) == 0  # the texts are the images after a rotation
 
 
 @pytest.mark.parametrize("name", ["label_smoothing", *list(FROM_SIMILARITIES)[1:]])
