@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.nn.functional import all_gather
 
 from helpers.files import InputError
 from helpers.losses import Number, check_features, check_temperature
@@ -64,28 +65,12 @@ def process_group(device: str = "cpu") -> Iterator[World]:
         dist.destroy_process_group()
 
 
-class GatherRows(torch.autograd.Function):
-    """Concatenate the rows of all ranks; backward, sum the gradients that all ranks have for this rank's rows."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        gathered = rows.new_empty((dist.get_world_size() * len(rows), *rows.shape[1:]))
-        dist.all_gather_into_tensor(gathered, rows.contiguous())
-        return gathered  # [ranks * batch, ...]
-
-    @staticmethod
-    def backward(ctx: Any, grad_gathered: Tensor) -> Tensor:
-        grad_rows = grad_gathered.new_empty((len(grad_gathered) // dist.get_world_size(), *grad_gathered.shape[1:]))
-        dist.reduce_scatter_tensor(grad_rows, grad_gathered.contiguous())
-        return grad_rows  # [batch, ...]
-
-
 def gather_features(features: Tensor) -> Tensor:
     """Gather the features of all ranks in rank order, ``[ranks * batch, ...]``, with gradients (a collective call).
 
     Every rank must pass the same number of rows. A single process gets its own features back.
     """
-    return GatherRows.apply(features) if dist.is_initialized() else features
+    return torch.cat(all_gather(features.contiguous())) if dist.is_initialized() else features
 
 
 def local_contrastive_loss(image_features: Tensor, text_features: Tensor, temperature: Number = 0.07) -> Tensor:
