@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from helpers.checks.core import Choice, Values, exercise
-from helpers.losses import contrastive_loss, one_way_contrastive_loss
+from helpers.losses import contrastive_loss
 
 
 @exercise(
@@ -70,10 +70,8 @@ def check_multi_scale_loss(images: list, texts: list, temperature: float, weight
     factors = torch.ones(len(images)) if weights is None else torch.tensor(weights)
     losses = torch.stack([contrastive_loss(x, y, temperature) for x, y in pairs])
     default = torch.stack([contrastive_loss(x, y) for x, y in pairs])
-    one_way = torch.stack([one_way_contrastive_loss(x, y, temperature) for x, y in pairs])
     weighted, total = factors * losses, factors @ losses
     return total, {
-        "without weights the result is 0; if weights is None, all weights are 1": total * (weights is not None),
         "without weights this is the mean; take the sum": total / (len(images) if weights is None else 1),
         "this is the mean of the weighted losses; take their sum": weighted.mean(),
         "the weights are not used; multiply the loss of each scale by its weight": losses.sum(),
@@ -81,7 +79,6 @@ def check_multi_scale_loss(images: list, texts: list, temperature: float, weight
         "only the first scale counts here; is the return inside the loop?": weighted[0],
         "only the last scale counts here; add each loss to the sum": weighted[-1],
         "the temperature is not passed on, so 0.07 is used": factors @ default,
-        "this is one_way_contrastive_loss, image to text only; use contrastive_loss": factors @ one_way,
     }
 
 

@@ -41,8 +41,8 @@ def noise_and_effect(generator: Generator, case: int) -> tuple[Tensor, float]:
 def check_power(noise: Tensor, effect: float) -> Values:
     n = noise.shape[1]
 
-    def percent(differences: Tensor, limit: float, correction: int = 1) -> Tensor:
-        t = differences.mean(1) / differences.std(1, correction=correction) * n**0.5
+    def percent(differences: Tensor, limit: float) -> Tensor:
+        t = differences.mean(1) / differences.std(1) * n**0.5
         return 100 * (t.abs() > limit).double().mean()
 
     seen, limit = noise + effect, float(stats.t.ppf(0.975, n - 1))
@@ -53,7 +53,6 @@ def check_power(noise: Tensor, effect: float) -> Values:
         "the standard deviation is not divided by the square root of n": percent(seen, limit * n**0.5),
         "1.96 is for a normal distribution; with so few seeds use Student's t": percent(seen, 1.96),
         "the quantile at 0.95 leaves 5 % on each side; use 0.975": percent(seen, float(stats.t.ppf(0.95, n - 1))),
-        "the variance divides by n; for a sample, divide by n - 1": percent(seen, limit, correction=0),
         "only intervals above zero are counted; an effect can be negative": above,
     }
 

@@ -36,7 +36,6 @@ def check_merge_ranks(largest: Tensor, totals: Tensor) -> Values:
         "one largest logit for all columns makes others 0; take the largest of each column": one_top,
         "only the first two ranks count here; there can be more": by_rank[:2].logsumexp(0),
         "this is the mean of the ranks' log-sum-exps; add their exponentials": by_rank.mean(0),
-        "this adds the log-sum-exps of the ranks; add their exponentials instead": by_rank.sum(0),
         "this is the largest of the ranks' log-sum-exps; the other ranks count too": by_rank.amax(0),
     }
 
@@ -79,19 +78,13 @@ def sigmoid_values(images: Tensor, texts: Tensor, temperature: float, bias: floa
     scaled = (cosines + bias) / temperature
     restarted = torch.cat([signs[:block]] * size)[:size]  # the matches of each block begin at column 0 again
     restarted_loss = -F.logsigmoid(restarted * logits).sum() / size
-    by_block = torch.stack([part.mean() for part in losses.split(block)])
     own_only = torch.stack([losses[i : i + block, i : i + block].sum() for i in range(0, size, block)]).sum() / size
     return sigmoid_loss(images, texts, bias, temperature), {
         "in each block the matches begin at column 0; row i of a block that starts at s matches text s + i": (
             restarted_loss
         ),
         "the signs are swapped: 1 for matches, -1 for all others": -F.logsigmoid(-signs * logits).sum() / size,
-        "the sign of a mismatched pair is -1, not 0": -F.logsigmoid(torch.eye(size) * logits).sum() / size,
-        "the signs are missing, as if every combination matched": -F.logsigmoid(logits).sum() / size,
-        "the minus sign is missing; a loss that is minimised must fall as the model improves": -losses.sum() / size,
         "this is the mean over all combinations; divide the sum by the number of pairs": losses.mean(),
-        "this adds the means of the blocks; add their sums, then divide by the number of pairs": by_block.sum(),
-        "this is the mean of the blocks' means; add sums, then divide by the number of pairs": by_block.mean(),
         "this is the sum; divide it by the number of pairs": losses.sum(),
         "this is divided by the size of a block; divide by the number of pairs": losses.sum() / block,
         "each block sees its own texts only; compare its images with all texts": own_only,
@@ -100,8 +93,6 @@ def sigmoid_values(images: Tensor, texts: Tensor, temperature: float, bias: floa
         "the temperature multiplies here; divide by it": (
             -F.logsigmoid(signs * (cosines * temperature + bias)).sum() / size
         ),
-        "this is the first block alone; is the return inside the loop?": losses[:block].sum() / size,
-        "this is the block that was computed last; add up all blocks": losses.split(block)[-1].sum() / size,
         "the last block is not complete, and is left out here": losses[:start].sum() / size,
     }
 

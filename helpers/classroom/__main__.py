@@ -8,7 +8,6 @@ from pathlib import Path
 from subprocess import run
 
 from helpers.classroom.copies import ROOT, lessons, make_copies, reset
-from helpers.classroom.execute import execute
 from helpers.classroom.release import release
 from helpers.files import DATA, InputError, locked
 
@@ -51,24 +50,11 @@ def lab(port: str = "") -> None:
     LabApp.launch_instance(arguments)
 
 
-def write_features() -> None:
-    from helpers.classroom.snapshots import write_snapshots  # loads torch, which no other command needs
-
-    write_snapshots(DATA / "features.npz", DATA / "model.pt")
-
-
-def execute_all(*notebooks: str) -> None:
-    for notebook in notebooks:
-        execute(Path(notebook))
-
-
 COMMANDS = {  # `make help` says what they are for
     "exercises": make_copies,
     "reset": reset,
     "lab": lab,
     "pairs": generate_pairs,
-    "execute": execute_all,
-    "features": write_features,
     "release": release,
 }
 
@@ -77,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return 0, or 2 after an error that the user can mend."""
     parser = argparse.ArgumentParser(prog="python -m helpers.classroom", description=__doc__)
     parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("arguments", nargs="*", help="of reset: a number; of lab: a port; of execute: notebooks")
+    parser.add_argument("arguments", nargs="*", help="of reset: a number; of lab: a port")
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args(arguments)

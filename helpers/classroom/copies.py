@@ -12,12 +12,14 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.sign import NotebookNotary
 
-from helpers.classroom.execute import keep_shown_widgets, write_notebook
-from helpers.files import InputError, listed
+from helpers.files import InputError, atomic_file
 
 ROOT = Path(__file__).absolute().parents[2]  # also where `helpers` is a link, as on a server for a class
 
 CHECK_TAG = "exercise-check"
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+PART_OF_WIDGET = re.compile(r"IPY_MODEL_([\w-]+)")
 PREDICT = "**Predict**"
 FOLD = "<details><summary>Run the cell, then open this</summary>\n\n{}\n\n</details>"
 PAPER_SOLUTION = re.compile(r"<details><summary>Solution</summary>.*?</details>", re.DOTALL)
@@ -58,33 +60,54 @@ def learners_copy(notebook: NotebookNode, name: str) -> NotebookNode:
             paragraphs[first] = FOLD.format(paragraphs[first])
             cell.source = "\n\n".join(paragraphs)
     keep_shown_widgets(learners)
-    learners.metadata["handed_out"] = fingerprints(learners)
+    learners.metadata["handed_out"] = fingerprint(learners)
     return learners
 
 
-def fingerprints(notebook: NotebookNode) -> dict[str, str]:
-    """A short hash of each cell's source, by the id of the cell."""
-    return {cell.id: hashlib.sha256(cell.source.encode()).hexdigest()[:8] for cell in notebook.cells}
+def fingerprint(notebook: NotebookNode) -> str:
+    return hashlib.sha256("\n".join(cell.source for cell in notebook.cells).encode()).hexdigest()
 
 
-def news(fresh: NotebookNode, target: Path) -> list[str]:
-    """The headings over the cells that are new or changed since the copy was made; [] if the copy does not tell."""
+def is_outdated(copy: Path, fresh: NotebookNode) -> bool:
+    """Whether the lesson has changed since the copy was made; False if the copy does not tell."""
     try:
-        handed_out = json.loads(target.read_text(encoding="utf-8"))["metadata"]["handed_out"]
+        handed_out = json.loads(copy.read_text(encoding="utf-8"))["metadata"]["handed_out"]
     except (ValueError, KeyError, TypeError):
-        return []
-    heading, headings = "", []
-    for cell in fresh.cells:
-        if cell.cell_type == "markdown":
-            heading = (re.findall(r"^#+ (.+)", cell.source, re.MULTILINE) or [heading])[-1]
-        if handed_out.get(cell.id) != fresh.metadata["handed_out"][cell.id]:
-            headings.append(heading)
-    return list(dict.fromkeys(headings))
+        return False
+    return handed_out != fresh.metadata["handed_out"]
+
+
+def outputs_with(notebook: NotebookNode, kind: str) -> list[dict]:
+    """The data of all outputs that have a given MIME type."""
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return [output.data for output in outputs if kind in output.get("data", {})]
+
+
+def keep_shown_widgets(notebook: NotebookNode) -> None:
+    """Remove the stored state of all widgets that no output shows, directly or as part of another widget."""
+    stored = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {})
+    states = stored.get("state", {})
+    waiting = [data[WIDGET_VIEW]["model_id"] for data in outputs_with(notebook, WIDGET_VIEW)]
+    shown = {}
+    while waiting:
+        model = waiting.pop()
+        if model in states and model not in shown:
+            shown[model] = states[model]
+            waiting += PART_OF_WIDGET.findall(json.dumps(states[model]))
+    if shown:
+        stored["state"] = shown
+    else:
+        notebook.metadata.pop("widgets", None)
 
 
 def lessons(root: Path) -> list[Path]:
     """The notebooks of the course, in order."""
     return sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+def write_notebook(notebook: NotebookNode, path: Path) -> None:
+    with atomic_file(path) as file:
+        file.write(f"{nbformat.writes(notebook)}\n".encode())
 
 
 def write_copy(learners: NotebookNode, target: Path) -> None:
@@ -94,7 +117,7 @@ def write_copy(learners: NotebookNode, target: Path) -> None:
 
 
 def make_copies(root: Path = ROOT) -> None:
-    """Make the copies that are missing in ``my_course``, update the pictures there, and say what is new in lessons."""
+    """Make the copies that are missing in ``my_course``, update the pictures there, and say which lessons have changed."""
     figures = root / "notebooks" / "figures"
     if figures.is_dir():
         shutil.copytree(figures, root / "my_course" / "figures", dirs_exist_ok=True)
@@ -104,8 +127,8 @@ def make_copies(root: Path = ROOT) -> None:
         if not target.exists():
             write_copy(fresh, target)
             print(f"Made my_course/{lesson.name}, your own copy.")
-        elif changed := news(fresh, target):
-            print(f"{lesson.name} has changed since your copy was made: {listed(changed)}.")
+        elif is_outdated(target, fresh):
+            print(f"{lesson.name} has changed since your copy was made.")
             print(f"  `make reset NB={lesson.name[:2]}` makes a fresh copy and keeps your work next to it.")
 
 
