@@ -155,13 +155,11 @@ class Check:
         return []
 
 
-@dataclass(frozen=True)
 class Choice:
-    """A question with one right answer, such as ``"b"``, and a sentence for each answer."""
+    """A question with one right answer, such as ``"b"``, and a sentence about each answer, the right one included."""
 
-    name: str
-    right: str
-    sentences: dict[str, str]  # what to say about each answer, the right one included
+    def __init__(self, name: str, right: str, **sentences: str) -> None:
+        self.name, self.right, self.sentences = name, right, sentences
 
     def __call__(self, answer: str) -> None:
         letter = str(answer).strip().lower()

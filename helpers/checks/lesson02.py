@@ -70,9 +70,7 @@ def check_mask_same_image(logits: Tensor, image_ids: Tensor) -> Values:
         "the diagonal is hidden too; keep entry [i, i]": logits.masked_fill(same_image, -torch.inf),
         "the entries of different images are hidden; hide the same image": logits.masked_fill(~same_image, -torch.inf),
         "a hidden logit of 0 still adds e**0 = 1 to the sum of its row; use -inf": logits.masked_fill(hidden, 0),
-        "the hidden logits are a large negative number; use float('-inf')": logits.masked_fill(hidden, -1e9),
         "minus infinity times 0 is NaN, which spreads; use masked_fill": logits + hidden.float() * -torch.inf,
-        "the hidden logits are plus infinity; use minus infinity": logits.masked_fill(hidden, torch.inf),
         "only one triangle is hidden; hide [j, i] as well as [i, j]": logits.masked_fill(hidden.triu(), -torch.inf),
     }
 
@@ -107,11 +105,9 @@ def check_multi_positive_loss(logits: Tensor, image_ids: Tensor, text_image_ids:
 
 check_find_the_bug = Choice(
     "find_the_bug",
-    "c",
-    {
-        "a": "Logs 2 and 3 are exchanged: captions out of step raise both directions, and log 2 raises only one.",
-        "b": "Logs 1 and 4 are exchanged: log 1 stays at chance, ln 64 = 4.16, and log 4 ends near ln 4 = 1.39.",
-        "c": "Log 1 stays at ln 64, log 2 is bad in one direction, log 3 rises above chance, log 4 stops near ln 4.",
-        "d": "Logs 1 and 3 are exchanged: tiny logits keep log 1 at chance; confident mistakes lift log 3 above it.",
-    },
+    right="c",
+    a="Logs 2 and 3 are exchanged: captions out of step raise both directions, and log 2 raises only one.",
+    b="Logs 1 and 4 are exchanged: log 1 stays at chance, ln 64 = 4.16, and log 4 ends near ln 4 = 1.39.",
+    c="Log 1 stays at ln 64, log 2 is bad in one direction, log 3 rises above chance, log 4 stops near ln 4.",
+    d="Logs 1 and 3 are exchanged: tiny logits keep log 1 at chance; confident mistakes lift log 3 above it.",
 )

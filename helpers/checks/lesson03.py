@@ -52,7 +52,8 @@ def check_repulsion_shares(similarity: Tensor, temperature: float) -> Values:
     return without_diagonal(logits).softmax(1), {
         "the matched text is still in the softmax; only the negatives are pushed away": p,
         "the diagonal is 0, but the rows do not sum to 1; leave the matched text out of the denominator too": negatives,
-        "the match has all of the probability, so nothing is left to divide by; set its logit to -inf": negatives / rest[:, None],
+        "the match has all of the probability, so nothing is left to divide by; set its logit to -inf": negatives
+        / rest[:, None],
         "this divides columns; to divide rows, write (1 - p.diagonal())[:, None]": negatives / rest,
         "the temperature multiplies here; divide by it": without_diagonal(similarity * temperature).softmax(1),
         "these are shares of columns; each row sums to 1": without_diagonal(logits).softmax(0),
@@ -78,7 +79,6 @@ def check_cosine_schedule(progress: float, start: float, end: float) -> Values:
         "this is a full period, which returns to start; use half of one": end + way * (1 + math.cos(2 * angle)) / 2,
         "this is a straight line; half a cosine is slow at both ends": start - way * progress,
         "this is a quarter of a cosine, slow at its start only; use half of one": end + way * math.cos(angle / 2),
-        "this is a geometric decay; half a cosine is slow at both ends": start * (end / start) ** progress,
         "this is a cosine of degrees; math.cos expects radians": end + way * (1 + math.cos(180 * progress)) / 2,
         "1 + cosine runs from 2 to 0; divide it by 2": end + 2 * way * remaining,
         "end is not added; at progress 1 the temperature is end": way * remaining,
@@ -97,22 +97,18 @@ check_ten_negatives = Setting(
 
 check_rising_loss = Choice(
     "rising_loss",
-    "c",
-    {
-        "a": "an over-fitted model becomes too sure of its answers, but here the effective negatives jump up",
-        "b": "a training that diverges loses its accuracy, but here the accuracy goes on rising; look once more",
-        "c": "the temperature went from 0.07 to 0.3, so the two parts of the loss curve cannot be compared.",
-        "d": "false negatives put a floor under the loss from the first step on; they cannot raise it after step 64",
-    },
+    right="c",
+    a="an over-fitted model becomes too sure of its answers, but here the effective negatives jump up",
+    b="a training that diverges loses its accuracy, but here the accuracy goes on rising; look once more",
+    c="the temperature went from 0.07 to 0.3, so the two parts of the loss curve cannot be compared.",
+    d="false negatives put a floor under the loss from the first step on; they cannot raise it after step 64",
 )
 
 check_scale_bug = Choice(
     "scale_bug",
-    "b",
-    {
-        "a": "the features rank 89 % of the matches first, so they are good; look at what happens to the similarities",
-        "b": "exp(ln 0.07) is 0.07, so the similarities are multiplied by the temperature; start at ln(1 / 0.07).",
-        "c": "a clamp limits a logit scale above 100, and this one is far below; print it",
-        "d": "without exp the similarities would be multiplied by ln 0.07, a negative number that reverses the ranking",
-    },
+    right="b",
+    a="the features rank 89 % of the matches first, so they are good; look at what happens to the similarities",
+    b="exp(ln 0.07) is 0.07, so the similarities are multiplied by the temperature; start at ln(1 / 0.07).",
+    c="a clamp limits a logit scale above 100, and this one is far below; print it",
+    d="without exp the similarities would be multiplied by ln 0.07, a negative number that reverses the ranking",
 )

@@ -83,23 +83,19 @@ def check_multi_scale_loss(images: list, texts: list, temperature: float, weight
 
 
 check_wrong_axis = Choice(
-    name="wrong_axis",
+    "wrong_axis",
     right="b",
-    sentences={
-        "a": "another temperature changes the value, but shuffling the images would still not change it",
-        "b": "mean(dim=0) runs over the images; it fits only because images and regions are both 16. Use mean(dim=1).",
-        "c": "with normalised regions the mean would still run over the wrong axis",
-        "d": "only texts have padding; look at what happens to the images",
-    },
+    a="another temperature changes the value, but shuffling the images would still not change it",
+    b="mean(dim=0) runs over the images; it fits only because images and regions are both 16. Use mean(dim=1).",
+    c="with normalised regions the mean would still run over the wrong axis",
+    d="only texts have padding; look at what happens to the images",
 )
 
 check_read_report = Choice(
-    name="read_report",
+    "read_report",
     right="c",
-    sentences={
-        "a": "A has a large gradient, but it reaches 100 % alone, so it does see the pairs",
-        "b": "B reaches 100 % alone, so it does see the pairs, and its gradient is no larger than the main loss's",
-        "c": "C stays at chance alone, but its gradient is 18 times the main loss's. At weight 1 it would take over.",
-        "d": "D does not see the pairs, but its gradient is a twentieth of the main loss's; it cannot take over",
-    },
+    a="A has a large gradient, but it reaches 100 % alone, so it does see the pairs",
+    b="B reaches 100 % alone, so it does see the pairs, and its gradient is no larger than the main loss's",
+    c="C stays at chance alone, but its gradient is 18 times the main loss's. At weight 1 it would take over.",
+    d="D does not see the pairs, but its gradient is a twentieth of the main loss's; it cannot take over",
 )

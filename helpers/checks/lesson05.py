@@ -138,21 +138,17 @@ def check_recall_at_k(similarity: Tensor, image_of_caption: Tensor, k: int) -> V
 check_loss_curves = Choice(
     "loss curves",
     right="b",
-    sentences={
-        "a": "panels 2 and 4 are exchanged: in panel 2 the validation loss rises, so what was learned is wrong",
-        "b": "1 never moves, 2 learned wrong pairs, 3 cannot get far below chance, 4 learned 64 pairs and little else",
-        "c": "panels 1 and 2 are exchanged: wrong pairs can be memorised, as in panel 2; in panel 1 nothing moves",
-        "d": "panels 1 and 3 are exchanged: small logits keep the loss at chance, as in panel 3; panel 1 is above",
-    },
+    a="panels 2 and 4 are exchanged: in panel 2 the validation loss rises, so what was learned is wrong",
+    b="1 never moves, 2 learned wrong pairs, 3 cannot get far below chance, 4 learned 64 pairs and little else",
+    c="panels 1 and 2 are exchanged: wrong pairs can be memorised, as in panel 2; in panel 1 nothing moves",
+    d="panels 1 and 3 are exchanged: small logits keep the loss at chance, as in panel 3; panel 1 is above",
 )
 
 check_which_checkpoint = Choice(
     "which checkpoint",
     right="c",
-    sentences={
-        "a": "the training loss is lowest at the end, but a lower temperature or memorising alone can lower it",
-        "b": "losses at two temperatures cannot be compared, but recalls can: they depend on the order only",
-        "c": "recall is what we want, no temperature changes its meaning, and the validation split is there to choose",
-        "d": "a test recall that was used to choose is no longer a fair estimate; the test pairs are for the end",
-    },
+    a="the training loss is lowest at the end, but a lower temperature or memorising alone can lower it",
+    b="losses at two temperatures cannot be compared, but recalls can: they depend on the order only",
+    c="recall is what we want, no temperature changes its meaning, and the validation split is there to choose",
+    d="a test recall that was used to choose is no longer a fair estimate; the test pairs are for the end",
 )

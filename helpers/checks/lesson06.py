@@ -60,12 +60,10 @@ def check_power(noise: Tensor, effect: float) -> Values:
 check_faults = Choice(
     "five faults",
     right="b",
-    sentences={
-        "a": "sentence 2 is sound: the same seeds in both arms make pairs",
-        "b": "chosen on test; stopped when it suited; unequal tuning; one of twelve measures; no proof of no effect",
-        "c": "sentence 5 is sound: the model of the last step is measured, so nothing is chosen",
-        "d": "sentence 9 is a fault: an interval that contains zero does not show that there is no effect",
-    },
+    a="sentence 2 is sound: the same seeds in both arms make pairs",
+    b="chosen on test; stopped when it suited; unequal tuning; one of twelve measures; no proof of no effect",
+    c="sentence 5 is sound: the model of the last step is measured, so nothing is chosen",
+    d="sentence 9 is a fault: an interval that contains zero does not show that there is no effect",
 )
 
 

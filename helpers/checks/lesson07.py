@@ -60,12 +60,10 @@ check_fine_tuning = Setting(
 )
 
 check_is_it_zero_shot = Choice(
-    name="is_it_zero_shot",
+    "is_it_zero_shot",
     right="b",
-    sentences={
-        "a": "the heads are only a part of the model; which labels has the encoder below them seen?",
-        "b": "the encoder below the heads has seen labelled images of these breeds, and CLIP has not",
-        "c": "one prompt per label is enough for zero-shot; an ensemble is only better",
-        "d": "a linear probe is trained with labelled images, and the heads were trained with captions",
-    },
+    a="the heads are only a part of the model; which labels has the encoder below them seen?",
+    b="the encoder below the heads has seen labelled images of these breeds, and CLIP has not",
+    c="one prompt per label is enough for zero-shot; an ensemble is only better",
+    d="a linear probe is trained with labelled images, and the heads were trained with captions",
 )

@@ -117,7 +117,7 @@ def write_copy(learners: NotebookNode, target: Path) -> None:
 
 
 def make_copies(root: Path = ROOT) -> None:
-    """Make the copies that are missing in ``my_course``, update the pictures there, and say which lessons have changed."""
+    """Make the copies missing in ``my_course``, update the pictures there, and say which lessons have changed."""
     figures = root / "notebooks" / "figures"
     if figures.is_dir():
         shutil.copytree(figures, root / "my_course" / "figures", dirs_exist_ok=True)

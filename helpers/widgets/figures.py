@@ -100,19 +100,10 @@ def live_figure(figure: Figure, update: Callable[..., None], **controls: ipywidg
             picture.value = buffer.getvalue()
             picture.tooltip = "; ".join(filter(None, [*states, *titles]))
 
-    def release(change: Mapping[str, object]) -> None:
-        if change["new"] is None:  # the box was closed; its controls may serve another figure
-            for control in controls.values():
-                control.unobserve(render, names="value")
-            box.unobserve(release, names="comm")
-            del box.figure
-
     render()
     for control in controls.values():
         control.observe(render, names="value")
     box = ipywidgets.VBox([*controls.values(), picture])
-    box.figure = figure
-    box.observe(release, names="comm")
     one_a_cell(box)
     return box
 
