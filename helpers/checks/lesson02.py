@@ -39,7 +39,6 @@ def check_symmetric_loss(images: Tensor, texts: Tensor, temperature: float) -> V
     logits = similarity / temperature
     loss = symmetric_cross_entropy(logits)
     to_texts, to_images = F.cross_entropy(logits, labels), F.cross_entropy(logits.T, labels)
-    columns, half = F.normalize(images, dim=0) @ F.normalize(texts, dim=0).T, F.normalize(images) @ texts.T
     others = without_diagonal(logits)
     without_own = ((others.logsumexp(1) + others.logsumexp(0)) / 2 - logits.diagonal()).mean()
     twice = [F.cross_entropy(z.softmax(1), labels) for z in (logits, logits.T)]
@@ -50,8 +49,6 @@ def check_symmetric_loss(images: Tensor, texts: Tensor, temperature: float) -> V
         "the features are not normalised; compare cosines": symmetric_cross_entropy(images @ texts.T / temperature),
         "this multiplies by the temperature; divide by it": symmetric_cross_entropy(similarity * temperature),
         "cross_entropy gets probabilities, so there are two softmaxes; give it the logits": sum(twice) / 2,
-        "the features are normalised over the batch; use dim=-1": symmetric_cross_entropy(columns / temperature),
-        "only the images are normalised; normalise both": symmetric_cross_entropy(half / temperature),
         "the matched pair is missing in the denominator; its sum is over all texts": without_own,
         "this is the sum over the batch; take the mean": len(images) * loss,
     }

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from helpers.checks.core import Check, Choice, Setting, Values, exercise
-from helpers.losses import contrastive_loss, one_way_contrastive_loss, symmetric_cross_entropy
+from helpers.losses import contrastive_loss
 
 
 class TinyEncoders(nn.Module):
@@ -55,17 +55,13 @@ def three_steps(step: Callable, model: nn.Module, *given: object) -> object:
 
 LOSSES = {
     "loss": contrastive_loss,
-    "one_way_loss": partial(one_way_contrastive_loss, normalize=True),
-    "raw_loss": lambda x, y, t: symmetric_cross_entropy(x @ y.T / t),
-    "default_loss": lambda x, y, _: contrastive_loss(x, y),
+    "default_loss": lambda images, texts, temperature: contrastive_loss(images, texts),
 }
 STEP_MISTAKES = {
     "zero_grad() is missing, so a step also uses the gradients of the steps before it": "loss backward step",
     "the parameters never change; call backward(), then step(), then zero_grad()": "loss backward zero_grad step",
     "step() comes before backward(), so it uses the gradients of the step before": "loss step backward",
     "this is the loss after the step; return the loss that gave the gradients": "loss backward step zero_grad loss",
-    "this loss is image to text only; take the mean with text to image": "one_way_loss backward step zero_grad",
-    "the features are not normalised; compare cosines": "raw_loss backward step zero_grad",
     "this makes two steps in one call": "loss backward step zero_grad loss backward step zero_grad",
     "the temperature has no effect; pass it on to the loss": "default_loss backward step zero_grad",
 }

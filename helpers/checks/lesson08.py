@@ -32,9 +32,7 @@ def check_merge_ranks(largest: Tensor, totals: Tensor) -> Values:
         "the exponent has the wrong sign; a sum must shrink, by the exponential of largest - top": swapped,
         "the logarithm of the sum is missing": top + rest.exp(),
         "the largest logit of all ranks is not added again at the end": rest,
-        "go over the ranks, which are dimension 0": by_rank.logsumexp(1),
         "one largest logit for all columns makes others 0; take the largest of each column": one_top,
-        "only the first two ranks count here; there can be more": by_rank[:2].logsumexp(0),
     }
 
 
@@ -53,10 +51,8 @@ class OnlyBlocks(TorchFunctionMode):
         super().__init__()
         self.elements = elements
 
-    def __torch_function__(
-        self, function: Callable, types: object, args: tuple = (), kwargs: dict | None = None
-    ) -> object:
-        result = function(*args, **(kwargs or {}))
+    def __torch_function__(self, call: Callable, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+        result = call(*args, **(kwargs or {}))
         fits = not isinstance(result, Tensor) or not result.requires_grad or result.numel() <= self.elements
         assert fits, "more than block rows of logits are computed at a time"
         return result

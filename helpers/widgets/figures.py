@@ -79,6 +79,21 @@ def panels(
     return figure
 
 
+def softmax_matrices(similarity: Tensor, temperatures: Sequence[float], captions: Sequence[str]) -> Figure:
+    """Plot the softmax of each row of ``[image, text]`` at each temperature; text j is the caption of image j."""
+    figure, axes = plt.subplots(1, len(temperatures), figsize=(11.4, 3.8), dpi=90, sharey=True, layout="constrained")
+    for axis, temperature in zip(axes, temperatures, strict=True):
+        probabilities = (similarity / temperature).softmax(1)  # [image, text]
+        axis.imshow(probabilities, **PROBABILITY_COLOURS)
+        axis.set(title=f"temperature {temperature:g}", xlabel="text", xticks=range(len(captions)))
+        for row, column in (probabilities >= 0.005).nonzero().tolist():
+            p = probabilities[row, column].item()
+            axis.text(column, row, f"{p:.2f}", ha="center", va="center", fontsize=8, color="w" if p > 0.55 else "k")
+    labels = [wrap(f"image {row}: {text}", 28, 2) for row, text in enumerate(captions)]
+    axes[0].set_yticks(range(len(captions)), labels, fontsize=9)
+    return figure
+
+
 def live_figure(figure: Figure, update: Callable[..., None], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
     """Show controls above a figure, which ``update`` changes whenever one of them changes, given their values by name.
 

@@ -37,7 +37,7 @@ class LiveTraining(anywidget.AnyWidget):
     _css = BROWSER_STYLE
 
     temperature = Temperature(0.1).tag(sync=True)
-    running = traitlets.Bool(False).tag(sync=True)
+    running = traitlets.Bool(False).tag(sync=True)  # False ends the run before its next step
     steps = traitlets.Int(400).tag(sync=True)  # where the axis of the steps ends
     panels = traitlets.List(traitlets.Dict()).tag(sync=True)
     history = traitlets.Bytes().tag(sync=True)  # float32 [steps, 1 + curves]: the temperature, then each curve once
@@ -59,8 +59,8 @@ class LiveTraining(anywidget.AnyWidget):
             for title, names in panels.items()
         ]
         self._step, self._steps_per_run = step, steps
-        self._plotted = list(dict.fromkeys(name for names in panels.values() for name in names))
-        self.curves: dict[str, list[float]] = {"temperature": []}  # and all that ``step`` returned: one number per step
+        # One number per step: the temperature, and everything that ``step`` returns.
+        self.curves = {name: [] for names in (["temperature"], *panels.values()) for name in names}
         self._rows = bytearray()  # the history so far
         self._bytes_sent, self._sent_at = 0, -math.inf
         self._task: asyncio.Task | None = None
@@ -78,10 +78,6 @@ class LiveTraining(anywidget.AnyWidget):
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._train())
         return self._task
-
-    def stop(self) -> None:
-        """End the run before its next step; start continues from there."""
-        self.running = False
 
     def run(self, steps: int | None = None) -> None:
         """Train in a plain loop, for stored outputs and tests; slider and button act only after the loop."""
@@ -119,21 +115,19 @@ class LiveTraining(anywidget.AnyWidget):
         """Train one step, record its numbers, and send them if the last message was long enough ago."""
         temperature = self.temperature
         numbers = self._step(temperature)
-        if not isinstance(numbers, Mapping) or not numbers or "temperature" in numbers:
-            raise TypeError(f"step must return its numbers by name, such as {{'loss': 1.2}}, not {numbers!r}")
+        if not isinstance(numbers, Mapping) or {"temperature", *numbers} != self.curves.keys():
+            raise TypeError(f"step must return {', '.join([*self.curves][1:])} by name at every step, not {numbers!r}")
         numbers = {name: float(v.detach() if isinstance(v, Tensor) else v) for name, v in numbers.items()}
-        expected = {*self._plotted, *self.curves} - {"temperature"}
-        if expected - numbers.keys() or (self._rows and numbers.keys() - expected):
-            raise ValueError(f"step must return {', '.join(sorted(expected))} at every step, not {', '.join(numbers)}")
-        for name, value in numbers.items():
+        row = [temperature, *(numbers[name] for name in [*self.curves][1:])]
+        for name, value in zip(self.curves, row, strict=True):
             if not abs(value) <= FLOAT32_MAX:
                 step = len(self.curves["temperature"]) + 1
                 self.trouble = f"{name} was {value} at step {step}, at temperature {temperature:.4g}: stopped there."
                 self.running = False
                 return
-        for name, value in {"temperature": temperature, **numbers}.items():
-            self.curves.setdefault(name, []).append(value)
-        self._rows += np.array([temperature, *(numbers[name] for name in self._plotted)], dtype="<f4").tobytes()
+        for curve, value in zip(self.curves.values(), row, strict=True):
+            curve.append(value)
+        self._rows += np.array(row, dtype="<f4").tobytes()
         if time.monotonic() >= self._sent_at + SECONDS_BETWEEN_MESSAGES:
             self._send_new_rows()
 
@@ -147,7 +141,7 @@ class LiveTraining(anywidget.AnyWidget):
         """Handle the button, and a page that was loaded during a run and lacks the first rows."""
         match content:
             case {"press": "stop"}:
-                self.stop()
+                self.running = False
             case {"press": "start"} if self._loop is not None:
                 # Messages may arrive in another thread; the training belongs to the loop of the cells. An error is
                 # shown in the widget, so asking the task for it keeps asyncio from printing it.
