@@ -47,6 +47,7 @@ def check_symmetric_loss(images: Tensor, texts: Tensor, temperature: float) -> V
         "this is text to image only, or twice; the other half needs the logits as they are": to_images,
         "this is the sum of both directions; take their mean": 2 * loss,
         "the features are not normalised; compare cosines": symmetric_cross_entropy(images @ texts.T / temperature),
+        "only the images are normalised": symmetric_cross_entropy(F.normalize(images) @ texts.T / temperature),
         "this multiplies by the temperature; divide by it": symmetric_cross_entropy(similarity * temperature),
         "cross_entropy gets probabilities, so there are two softmaxes; give it the logits": sum(twice) / 2,
         "the matched pair is missing in the denominator; its sum is over all texts": without_own,
@@ -67,6 +68,7 @@ def check_mask_same_image(logits: Tensor, image_ids: Tensor) -> Values:
         "the diagonal is hidden too; keep entry [i, i]": logits.masked_fill(same_image, -torch.inf),
         "the entries of different images are hidden; hide the same image": logits.masked_fill(~same_image, -torch.inf),
         "a hidden logit of 0 still adds e**0 = 1 to the sum of its row; use -inf": logits.masked_fill(hidden, 0),
+        "the hidden logits are a large negative number; use float('-inf')": logits.masked_fill(hidden, -1e9),
         "minus infinity times 0 is NaN, which spreads; use masked_fill": logits + hidden.float() * -torch.inf,
         "only one triangle is hidden; hide [j, i] as well as [i, j]": logits.masked_fill(hidden.triu(), -torch.inf),
     }

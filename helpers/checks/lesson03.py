@@ -79,6 +79,7 @@ def check_cosine_schedule(progress: float, start: float, end: float) -> Values:
         "this is a full period, which returns to start; use half of one": end + way * (1 + math.cos(2 * angle)) / 2,
         "this is a straight line; half a cosine is slow at both ends": start - way * progress,
         "this is a quarter of a cosine, slow at its start only; use half of one": end + way * math.cos(angle / 2),
+        "this is a geometric decay; half a cosine is slow at both ends": start * (end / start) ** progress,
         "this is a cosine of degrees; math.cos expects radians": end + way * (1 + math.cos(180 * progress)) / 2,
         "1 + cosine runs from 2 to 0; divide it by 2": end + 2 * way * remaining,
         "end is not added; at progress 1 the temperature is end": way * remaining,

@@ -16,12 +16,14 @@ def check_pool_regions(regions: Tensor, grid: int) -> Values:
     means = F.adaptive_avg_pool2d(regions, grid)  # [batch, channels, grid, grid]
     apart = regions.unflatten(3, (grid, -1)).unflatten(2, (grid, -1)).mean((2, 4))
     return means.flatten(1), {
+        "the result is not flattened; it should be [batch, channels * grid * grid]": means,
         "the channels of a region come together; put all regions of channel 0 first": means.flatten(2).mT.flatten(1),
         "this takes the sum of each block; take the mean": means.flatten(1) * (4 // grid) ** 2,
         "the averaged regions are not neighbours; split into (grid, 4 // grid), average axes 3 and 5": apart.flatten(1),
         "this is the maximum of each block; take the mean": F.adaptive_max_pool2d(regions, grid).flatten(1),
         "this is one region of each block; take the mean": regions[:, :, :: 4 // grid, :: 4 // grid].flatten(1),
         "rows and columns of the map are exchanged": means.mT.flatten(1),
+        "the whole map is averaged; take one mean per block": regions.mean((2, 3)),
     }
 
 
@@ -69,6 +71,7 @@ def check_multi_scale_loss(images: list, texts: list, temperature: float, weight
     default = torch.stack([contrastive_loss(x, y) for x, y in pairs])
     weighted, total = factors * losses, factors @ losses
     return total, {
+        "without weights this is the mean; take the sum": total / (len(images) if weights is None else 1),
         "this is the mean of the weighted losses; take their sum": weighted.mean(),
         "the weights are not used; multiply the loss of each scale by its weight": losses.sum(),
         "this divides by the sum of the weights; take the sum": total / factors.sum(),

@@ -26,7 +26,6 @@ def check_sign_flip_p_value(differences: Tensor) -> Values:
         "this is a one-sided test; count means as far below zero too": (means >= seen - 1e-9).double().mean(),
         "only means farther from zero are counted; count those equally far too": farther.mean(),
         "this is a number of sign choices; divide by the number of all choices": as_far.sum(),
-        "this is one minus the p-value; count the means at least as far from zero": 1 - p,
         "all signs are flipped together; each seed has a sign of its own": 1.0,
         "this flips one sign at a time; use all 2 ** seeds combinations": one_as_far.mean(),
     }

@@ -42,7 +42,6 @@ def check_suspects(train: Tensor, test: Tensor, count: int) -> Values:
     best_only = cosines.where(cosines == cosines.amax(1, keepdim=True), -2.0)
     return pairs(cosines), {
         "the row of the test image comes first, then the row of the training image": pairs(cosines).flip(1),
-        "the most similar pair comes first": pairs(cosines).flip(0),
         "these are the least similar pairs": pairs(-cosines),
         "similar means a large cosine; normalise both sides": pairs(test @ train.T),
         "a test image can have several near duplicates; take the largest cosines of all": pairs(best_only),

@@ -32,7 +32,10 @@ def check_merge_ranks(largest: Tensor, totals: Tensor) -> Values:
         "the exponent has the wrong sign; a sum must shrink, by the exponential of largest - top": swapped,
         "the logarithm of the sum is missing": top + rest.exp(),
         "the largest logit of all ranks is not added again at the end": rest,
+        "go over the ranks, which are dimension 0": by_rank.logsumexp(1),
         "one largest logit for all columns makes others 0; take the largest of each column": one_top,
+        "only the first two ranks count here; there can be more": by_rank[:2].logsumexp(0),
+        "this is the largest of the ranks' log-sum-exps; the other ranks count too": by_rank.amax(0),
     }
 
 
@@ -80,6 +83,7 @@ def sigmoid_values(images: Tensor, texts: Tensor, temperature: float, bias: floa
         "this is the sum; divide it by the number of pairs": losses.sum(),
         "this is divided by the size of a block; divide by the number of pairs": losses.sum() / block,
         "each block sees its own texts only; compare its images with all texts": own_only / size,
+        "the bias is subtracted; add it": -F.logsigmoid(signs * (logits - 2 * bias)).sum() / size,
         "the bias is divided by the temperature too; add it after": -F.logsigmoid(signs * scaled).sum() / size,
         "the temperature multiplies here; divide by it": -F.logsigmoid(signs * multiplied).sum() / size,
         "the last block is not complete, and is left out here": losses[: size - size % block].sum() / size,

@@ -41,8 +41,8 @@ def without_solutions(source: str, cell: str) -> str:
 def learners_copy(notebook: NotebookNode, name: str) -> NotebookNode:
     """Copy a notebook with stubs for solutions and without the outputs of exercises and checks.
 
-    After a text with ``**Predict**``, the outputs of the next code cells go, and the first paragraph of the next text,
-    which has the answer, is folded. All other outputs stay, so that a learner can read the lesson before running it.
+    After a text with ``**Predict**``, the next code cells lose their outputs, and the first paragraph of the next text,
+    which has the answer, is folded.
     """
     learners = copy.deepcopy(notebook)
     predicted = False
@@ -60,21 +60,9 @@ def learners_copy(notebook: NotebookNode, name: str) -> NotebookNode:
             paragraphs[first] = FOLD.format(paragraphs[first])
             cell.source = "\n\n".join(paragraphs)
     keep_shown_widgets(learners)
-    learners.metadata["handed_out"] = fingerprint(learners)
+    sources = "\n".join(cell.source for cell in learners.cells)
+    learners.metadata["handed_out"] = hashlib.sha256(sources.encode()).hexdigest()
     return learners
-
-
-def fingerprint(notebook: NotebookNode) -> str:
-    return hashlib.sha256("\n".join(cell.source for cell in notebook.cells).encode()).hexdigest()
-
-
-def is_outdated(copy: Path, fresh: NotebookNode) -> bool:
-    """Whether the lesson has changed since the copy was made; False if the copy does not tell."""
-    try:
-        handed_out = json.loads(copy.read_text(encoding="utf-8"))["metadata"]["handed_out"]
-    except (ValueError, KeyError, TypeError):
-        return False
-    return handed_out != fresh.metadata["handed_out"]
 
 
 def outputs_with(notebook: NotebookNode, kind: str) -> list[dict]:
@@ -127,7 +115,7 @@ def make_copies(root: Path = ROOT) -> None:
         if not target.exists():
             write_copy(fresh, target)
             print(f"Made my_course/{lesson.name}, your own copy.")
-        elif is_outdated(target, fresh):
+        elif fresh.metadata["handed_out"].encode() not in target.read_bytes():
             print(f"{lesson.name} has changed since your copy was made.")
             print(f"  `make reset NB={lesson.name[:2]}` makes a fresh copy and keeps your work next to it.")
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from helpers import diagnostics
 from helpers.files import atomic_file
-from helpers.losses import check_features, check_temperature
+from helpers.losses import check_features
 from helpers.sources.images import to_rgb
 from helpers.widgets.shared import Temperature, browser_files, one_a_cell
 
@@ -67,7 +67,6 @@ class TemperatureExplorer(anywidget.AnyWidget):
         temperature: float = 0.07,
         snapshots: Mapping[object, Features] | None = None,
     ) -> None:
-        check_temperature(temperature)
         moments, start = order_moments((image_features, text_features), snapshots or {})
         pairs = len(text_features)
         if pairs > MAX_PAIRS:
@@ -80,7 +79,7 @@ class TemperatureExplorer(anywidget.AnyWidget):
             features=b"".join(pack(*features) for features in moments.values()),
             moments=list(moments),
             geometry=[geometry(*features) for features in moments.values()],
-            thumbnails=b"" if images is None else thumbnail_sheet(to_pil(images)),
+            thumbnails=b"" if images is None else thumbnail_sheet(images),
             captions=[] if captions is None else [str(caption) for caption in captions],
             temperature=float(temperature),
             moment=start,
@@ -105,11 +104,10 @@ class TemperatureExplorer(anywidget.AnyWidget):
         return list(lines.values()) if self.direction == "both" else [lines[self.direction]]
 
     def numbers(self) -> dict[str, float]:
-        """Compute the numbers that the widget shows, in float64.
+        """Compute the numbers that the widget shows, in float64; see also :func:`geometry`.
 
-        ``loss`` (nats) and ``accuracy`` (0 to 1; a tie is wrong) are means over the directions shown.
-        ``effective_negatives`` is the mean of exp(entropy of the softmax) over rows (columns for "text to image"), and
-        ``entropy`` the mean of these entropies. See :func:`geometry` for the other numbers.
+        ``loss`` (nats) and ``accuracy`` (0 to 1; a tie is wrong) are means over the directions shown. ``entropy`` (nats)
+        of the softmax and its exponential, ``effective_negatives``, are means over rows, or columns for "text to image".
         """
         lines = self._lines()
         targets = torch.arange(self.pairs)
@@ -181,32 +179,25 @@ def accuracy(lines: Tensor, margin: float) -> float:
 
 
 def pack(image_features: Tensor, text_features: Tensor) -> bytes:
-    """Both sides as float32 bytes ``[2, pairs, dim]``, rotated into at most ``2 * pairs`` dimensions to save space.
-
-    With features = R^T Q^T (QR decomposition), the rows of R^T have the same dot products as the features.
-    """
+    """Both sides as float32 bytes ``[2, pairs, dim]``, rotated into at most ``2 * pairs`` dimensions to save space."""
     features = torch.cat([image_features, text_features])  # [2 * pairs, dim]
     if features.shape[1] > len(features):
-        features = torch.linalg.qr(features.T).R.T  # [2 * pairs, 2 * pairs]
+        features = torch.linalg.qr(features.T).R.T  # [2 * pairs, 2 * pairs], with the same dot products
     return features.numpy().astype("<f4").tobytes()
 
 
-def thumbnail_sheet(images: Sequence[Image.Image]) -> bytes:
+def thumbnail_sheet(images: Tensor | Sequence[Image.Image]) -> bytes:
     """All thumbnails as one WebP picture of square tiles, filled row by row."""
+    if isinstance(images, Tensor):
+        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
+            raise ValueError(f"images must be uint8 [pairs, 3, H, W], not {images.dtype} {list(images.shape)}")
+        images = [Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) for image in images]
     size = 64 if len(images) <= 32 else 32
     across = math.ceil(math.sqrt(len(images)))
     sheet = Image.new("RGB", (across * size, across * size), "white")
     for index, image in enumerate(images):
-        sheet.paste(ImageOps.fit(image, (size, size)), (index % across * size, index // across * size))
+        tile = ImageOps.fit(to_rgb(image), (size, size))
+        sheet.paste(tile, (index % across * size, index // across * size))
     buffer = io.BytesIO()
     sheet.save(buffer, format="WEBP", quality=85)
     return buffer.getvalue()
-
-
-def to_pil(images: Tensor | Sequence[Image.Image]) -> list[Image.Image]:
-    """Convert a uint8 tensor ``[pairs, 3, H, W]``, or PIL images of any mode, to RGB images."""
-    if not isinstance(images, Tensor):
-        return list(map(to_rgb, images))
-    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
-        raise ValueError(f"images must be uint8 [pairs, 3, H, W], not {images.dtype} {list(images.shape)}")
-    return [Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) for image in images]

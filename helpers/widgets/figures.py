@@ -53,11 +53,7 @@ def pair_sheet(images: Sequence[Tensor], captions: Sequence[str], columns: int =
 
 
 def panels(
-    x: Sequence,
-    by_title: Mapping[str, Lines],
-    x_label: str,
-    chance: Mapping[str, float] | None = None,
-    log_x: bool = False,
+    x: Sequence, by_title: Mapping[str, Lines], x_label: str, chance: Mapping | None = None, log_x: bool = False
 ) -> Figure:
     """Plot panels side by side, each with its lines by name; ``chance`` has a dotted level for some of them."""
     size = (9.6 if len(by_title) > 1 else 6.4, 3.2)  # inches

@@ -11,7 +11,6 @@ import numpy as np
 import traitlets
 from torch import Tensor
 
-from helpers.losses import check_temperature
 from helpers.widgets.shared import Temperature, browser_files, one_a_cell
 
 BROWSER_SCRIPT, BROWSER_STYLE = browser_files("live")
@@ -52,7 +51,6 @@ class LiveTraining(anywidget.AnyWidget):
         limits: Mapping[str, tuple[float, float]] | None = None,
         levels: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
-        check_temperature(temperature)
         limits, levels = limits or {}, levels or {}
         described = [
             {"title": title, "curves": [*names], "limits": [*limits.get(title, ())], "levels": levels.get(title, {})}

@@ -19,10 +19,7 @@ class Temperature(traitlets.CFloat):
 
     def validate(self, widget: Widget, value: object) -> float:
         value = super().validate(widget, value)
-        try:
-            check_temperature(value)
-        except ValueError as error:
-            raise traitlets.TraitError(str(error)) from None
+        check_temperature(value)
         return value
 
 
