@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from subprocess import run
 
@@ -43,9 +42,8 @@ def lab(port: str = "") -> None:
         "--KernelManager.transport_encryption=auto",
         "--allow-root",
         "-y",  # Ctrl-C asks no question
+        *([f"--port={port}"] if port else []),
     ]
-    if port:
-        arguments.append(f"--port={port}")
     print("Starting JupyterLab. Ctrl-C in this terminal ends it.", flush=True)
     LabApp.launch_instance(arguments)
 
@@ -59,13 +57,11 @@ COMMANDS = {  # `make help` says what they are for
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run one command; return 0, or 2 after an error that the user can mend."""
     parser = argparse.ArgumentParser(prog="python -m helpers.classroom", description=__doc__)
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("arguments", nargs="*", help="of reset: a number; of lab: a port")
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args(arguments)
     if not os.access(Path.home(), os.W_OK):  # Jupyter's signatures, settings and connections then lie in the course
         for name in ("JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):

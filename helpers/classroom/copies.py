@@ -20,7 +20,6 @@ CHECK_TAG = "exercise-check"
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 PART_OF_WIDGET = re.compile(r"IPY_MODEL_([\w-]+)")
-PREDICT = "**Predict**"
 FOLD = "<details><summary>Run the cell, then open this</summary>\n\n{}\n\n</details>"
 PAPER_SOLUTION = re.compile(r"<details><summary>Solution</summary>.*?</details>", re.DOTALL)
 SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION$", re.DOTALL | re.MULTILINE)
@@ -52,7 +51,7 @@ def learners_copy(notebook: NotebookNode, name: str) -> NotebookNode:
             if predicted or source != cell.source or CHECK_TAG in cell.metadata.get("tags", []):
                 cell.update(source=source, outputs=[], execution_count=None)
             continue
-        answered, predicted = predicted, PREDICT in cell.source
+        answered, predicted = predicted, "**Predict**" in cell.source
         cell.source = PAPER_SOLUTION.sub(f"The solution is in `notebooks/{name}`.", cell.source)
         if answered:
             paragraphs = cell.source.split("\n\n")
@@ -106,9 +105,7 @@ def write_copy(learners: NotebookNode, target: Path) -> None:
 
 def make_copies(root: Path = ROOT) -> None:
     """Make the copies missing in ``my_course``, update the pictures there, and say which lessons have changed."""
-    figures = root / "notebooks" / "figures"
-    if figures.is_dir():
-        shutil.copytree(figures, root / "my_course" / "figures", dirs_exist_ok=True)
+    shutil.copytree(root / "notebooks" / "figures", root / "my_course" / "figures", dirs_exist_ok=True)
     for lesson in lessons(root):
         target = root / "my_course" / lesson.name
         fresh = learners_copy(nbformat.read(lesson, as_version=4), lesson.name)

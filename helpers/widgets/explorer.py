@@ -5,7 +5,6 @@ import html
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -106,8 +105,8 @@ class TemperatureExplorer(anywidget.AnyWidget):
     def numbers(self) -> dict[str, float]:
         """Compute the numbers that the widget shows, in float64; see also :func:`geometry`.
 
-        ``loss`` (nats) and ``accuracy`` (0 to 1; a tie is wrong) are means over the directions shown. ``entropy`` (nats)
-        of the softmax and its exponential, ``effective_negatives``, are means over rows, or columns for "text to image".
+        ``loss`` (nats) and ``accuracy`` (0 to 1; a tie is wrong) are means over the directions shown.
+        ``entropy`` (nats) and its exponential, ``effective_negatives``, are means over images (texts for "text to image").
         """
         lines = self._lines()
         targets = torch.arange(self.pairs)
@@ -123,7 +122,7 @@ class TemperatureExplorer(anywidget.AnyWidget):
             **self.geometry[self.moment],
         }
 
-    def to_html(self, path: str | os.PathLike) -> Path:
+    def to_html(self, path: str | Path) -> Path:
         """Write the explorer to a single HTML file that needs no kernel and no network."""
         state = self.get_state(set(TemperatureExplorer.class_own_traits(sync=True)))
         state |= {name: base64.b64encode(state[name]).decode() for name in ("features", "thumbnails")}

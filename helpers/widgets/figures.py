@@ -1,7 +1,4 @@
-"""The course's figures. Each function plots one new figure and returns it; a cell ends with ``plt.show()``.
-
-Colour limits are fixed, so that figures can be compared, and the colour maps are safe for colour-blind readers.
-"""
+"""The course's figures. Each function plots one new figure and returns it; a cell ends with ``plt.show()``."""
 
 import io
 import textwrap
@@ -20,7 +17,7 @@ from torch import Tensor
 from helpers.data import IMAGENET_MEAN, IMAGENET_STD
 from helpers.widgets.shared import one_a_cell
 
-# The colours of the explorer: blue means similar, or likely.
+# The colours of the explorer, safe for colour-blind readers and with fixed limits: blue means similar, or likely.
 SIMILARITY_COLOURS = {"cmap": "RdBu", "vmin": -1.0, "vmax": 1.0}
 STYLES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 3)))
 PROBABILITY_COLOURS = {"cmap": "Blues", "vmin": 0.0, "vmax": 1.0}

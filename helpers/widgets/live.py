@@ -16,7 +16,6 @@ from helpers.widgets.shared import Temperature, browser_files, one_a_cell
 BROWSER_SCRIPT, BROWSER_STYLE = browser_files("live")
 SECONDS_BETWEEN_MESSAGES = 1 / 30
 YIELDS_PER_STEP = 4  # a message needs three turns of the kernel's event loop to reach the widget
-FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class LiveTraining(anywidget.AnyWidget):
@@ -118,7 +117,7 @@ class LiveTraining(anywidget.AnyWidget):
         numbers = {name: float(v.detach() if isinstance(v, Tensor) else v) for name, v in numbers.items()}
         row = [temperature, *(numbers[name] for name in [*self.curves][1:])]
         for name, value in zip(self.curves, row, strict=True):
-            if not abs(value) <= FLOAT32_MAX:
+            if not abs(value) <= float(np.finfo(np.float32).max):
                 step = len(self.curves["temperature"]) + 1
                 self.trouble = f"{name} was {value} at step {step}, at temperature {temperature:.4g}: stopped there."
                 self.running = False

@@ -38,7 +38,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A course of two notebooks, in a folder with a space in its name."""
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
     root = tmp_path / "a course"
-    (root / "notebooks").mkdir(parents=True)
+    (root / "notebooks" / "figures").mkdir(parents=True)
     for name in ("01_dataset", "02_contrastive_loss"):
         nbformat.write(lesson(), root / "notebooks" / f"{name}.ipynb")
     return root
@@ -108,7 +108,7 @@ def test_solution_on_paper_is_not_in_the_copy() -> None:
 
 def test_copies_are_trusted_and_never_overwritten(root: Path) -> None:
     copies.make_copies(root)
-    first, second = sorted((root / "my_course").iterdir())
+    first, second = sorted((root / "my_course").glob("*.ipynb"))
     first.write_text("a learner's own work")
     second.unlink()
     copies.make_copies(root)
