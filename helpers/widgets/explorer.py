@@ -106,7 +106,7 @@ class TemperatureExplorer(anywidget.AnyWidget):
         """Compute the numbers that the widget shows, in float64; see also :func:`geometry`.
 
         ``loss`` (nats) and ``accuracy`` (0 to 1; a tie is wrong) are means over the directions shown.
-        ``entropy`` (nats) and its exponential, ``effective_negatives``, are means over images (texts for "text to image").
+        ``entropy`` (nats) and its exponential, ``effective_negatives``, are means over images, or texts if so directed.
         """
         lines = self._lines()
         targets = torch.arange(self.pairs)
