@@ -58,10 +58,10 @@ test-long: $(ready) pairs ## run the tests that take minutes
 	$(python) -m pytest -m long tests
 
 notebooks: $(ready) pairs ## execute all notebooks and store their outputs
-	$(python) -m helpers.classroom execute notebooks/*.ipynb
+	$(python) tests/notebooks/execute.py notebooks/*.ipynb
 
 features: $(ready) pairs ## train once and write data/features.npz and data/model.pt
-	$(python) -m helpers.classroom features
+	$(python) tests/benchmarks/features.py
 
 experiments: $(ready) pairs ## run the study of lesson 06, or continue it (four hours; PHOTOGRAPHS=DIR adds photographs)
 	nice -n 19 $(python) tests/benchmarks/study.py scenes emoji regularizers batch "wrong 0.1" "wrong 0.3" \

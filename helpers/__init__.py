@@ -25,7 +25,7 @@ scenes/             generated drawings: captions, what is true of them, renderin
 sources/            other pairs: COCO, tables, folders, photographs, emoji
 checks/             the checks of the exercises, one file per lesson
 widgets/            the temperature explorer, the live training, the figures
-classroom/          learners' copies of the notebooks, and executing them
+classroom/          learners' copies of the notebooks, and assignments
 runs                checkpoints, the log, and how a run resumes
 files               clear errors, and files that are written completely or not at all
 cli                 python -m helpers COMMAND

@@ -14,10 +14,8 @@ check_lowest_loss = Setting(
 check_what_search_ignores = Choice(
     "what the search ignores",
     right="b",
-    sentences={
-        "a": 'look again at "a blue circle and a red square": are all six drawings right?',
-        "b": "single things are found well; of two things, one often has the wrong colour or shape.",
-        "c": 'the results for "a blue circle and a red square" have squares too; more than one word counts',
-        "d": 'search for "a blue square" and "a red square": the results differ in their colours',
-    },
+    a='look again at "a blue circle and a red square": are all six drawings right?',
+    b="single things are found well; of two things, one often has the wrong colour or shape.",
+    c='the results for "a blue circle and a red square" have squares too; more than one word counts',
+    d='search for "a blue square" and "a red square": the results differ in their colours',
 )

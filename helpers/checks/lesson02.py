@@ -39,7 +39,6 @@ def check_symmetric_loss(images: Tensor, texts: Tensor, temperature: float) -> V
     logits = similarity / temperature
     loss = symmetric_cross_entropy(logits)
     to_texts, to_images = F.cross_entropy(logits, labels), F.cross_entropy(logits.T, labels)
-    columns, half = F.normalize(images, dim=0) @ F.normalize(texts, dim=0).T, F.normalize(images) @ texts.T
     others = without_diagonal(logits)
     without_own = ((others.logsumexp(1) + others.logsumexp(0)) / 2 - logits.diagonal()).mean()
     twice = [F.cross_entropy(z.softmax(1), labels) for z in (logits, logits.T)]
@@ -48,10 +47,9 @@ def check_symmetric_loss(images: Tensor, texts: Tensor, temperature: float) -> V
         "this is text to image only, or twice; the other half needs the logits as they are": to_images,
         "this is the sum of both directions; take their mean": 2 * loss,
         "the features are not normalised; compare cosines": symmetric_cross_entropy(images @ texts.T / temperature),
+        "only the images are normalised": symmetric_cross_entropy(F.normalize(images) @ texts.T / temperature),
         "this multiplies by the temperature; divide by it": symmetric_cross_entropy(similarity * temperature),
         "cross_entropy gets probabilities, so there are two softmaxes; give it the logits": sum(twice) / 2,
-        "the features are normalised over the batch; use dim=-1": symmetric_cross_entropy(columns / temperature),
-        "only the images are normalised; normalise both": symmetric_cross_entropy(half / temperature),
         "the matched pair is missing in the denominator; its sum is over all texts": without_own,
         "this is the sum over the batch; take the mean": len(images) * loss,
     }
@@ -72,7 +70,6 @@ def check_mask_same_image(logits: Tensor, image_ids: Tensor) -> Values:
         "a hidden logit of 0 still adds e**0 = 1 to the sum of its row; use -inf": logits.masked_fill(hidden, 0),
         "the hidden logits are a large negative number; use float('-inf')": logits.masked_fill(hidden, -1e9),
         "minus infinity times 0 is NaN, which spreads; use masked_fill": logits + hidden.float() * -torch.inf,
-        "the hidden logits are plus infinity; use minus infinity": logits.masked_fill(hidden, torch.inf),
         "only one triangle is hidden; hide [j, i] as well as [i, j]": logits.masked_fill(hidden.triu(), -torch.inf),
     }
 
@@ -93,16 +90,11 @@ def check_multi_positive_loss(logits: Tensor, image_ids: Tensor, text_image_ids:
     def both(by_image: Tensor, by_text: Tensor) -> Tensor:
         return (F.cross_entropy(logits, by_image) + F.cross_entropy(logits.T, by_text)) / 2
 
-    loss, one_sum = both(for_images, for_texts.T), right / right.sum()
     log_of_sum = -sum((right * logits.softmax(dim)).sum(dim).log().mean() for dim in (0, 1)) / 2
     diagonal = -sum(logits.log_softmax(dim).diagonal().mean() for dim in (0, 1)) / 2
-    return loss, {
+    return both(for_images, for_texts.T), {
         "this is image to text only; take the mean with text to image": F.cross_entropy(logits, for_images),
-        "this is text to image only; take the mean with image to text": F.cross_entropy(logits.T, for_texts.T),
-        "this is the sum of both directions; take their mean": 2 * loss,
-        "the minus sign is missing; the loss is minus the log of a probability": -loss,
         "this sums over the right answers; divide each row of targets by its sum": both(right, right.T),
-        "all targets are divided by the sum of the table; divide each row by its own": both(one_sum, one_sum.T),
         "this is the log of a sum of probabilities; sum the log probabilities, each times its target": log_of_sum,
         "the targets of the texts are divided by the sums of the rows; transpose first": both(for_images, for_images.T),
         "only the first right answer counts; share the target among all": both(right.argmax(1), right.argmax(0)),
@@ -112,11 +104,9 @@ def check_multi_positive_loss(logits: Tensor, image_ids: Tensor, text_image_ids:
 
 check_find_the_bug = Choice(
     "find_the_bug",
-    "c",
-    {
-        "a": "Logs 2 and 3 are exchanged: captions out of step raise both directions, and log 2 raises only one.",
-        "b": "Logs 1 and 4 are exchanged: log 1 stays at chance, ln 64 = 4.16, and log 4 ends near ln 4 = 1.39.",
-        "c": "Log 1 stays at ln 64, log 2 is bad in one direction, log 3 rises above chance, log 4 stops near ln 4.",
-        "d": "Logs 1 and 3 are exchanged: tiny logits keep log 1 at chance; confident mistakes lift log 3 above it.",
-    },
+    right="c",
+    a="Logs 2 and 3 are exchanged: captions out of step raise both directions, and log 2 raises only one.",
+    b="Logs 1 and 4 are exchanged: log 1 stays at chance, ln 64 = 4.16, and log 4 ends near ln 4 = 1.39.",
+    c="Log 1 stays at ln 64, log 2 is bad in one direction, log 3 rises above chance, log 4 stops near ln 4.",
+    d="Logs 1 and 3 are exchanged: tiny logits keep log 1 at chance; confident mistakes lift log 3 above it.",
 )

@@ -28,7 +28,6 @@ def check_effective_negatives_of_batch(images: Tensor, texts: Tensor, temperatur
     of_lengths = torch.special.entr(probabilities(images @ texts.T / temperature)).sum(1).exp()
     return numbers.mean(), {
         "this is image to text only; take the mean with text to image": numbers[: len(images)].mean(),
-        "this is the sum of both directions; take their mean": 2 * numbers.mean(),
         "this is the sum; take the mean": numbers.sum(),
         "this is the entropy; the effective number is its exponential": entropy.mean(),
         "this is exp of the mean entropy; take exp of each entropy first": entropy.mean().exp(),
@@ -50,14 +49,12 @@ def check_repulsion_shares(similarity: Tensor, temperature: float) -> Values:
     logits, own = similarity / temperature, torch.eye(len(similarity))
     p = logits.softmax(1)
     negatives, rest = p * (1 - own), 1 - p.diagonal()
-    divided = negatives / rest[:, None]
     return without_diagonal(logits).softmax(1), {
         "the matched text is still in the softmax; only the negatives are pushed away": p,
         "the diagonal is 0, but the rows do not sum to 1; leave the matched text out of the denominator too": negatives,
-        "the matched text has all of the probability, so nothing is left to divide by; give it the logit -inf": divided,
-        "the diagonal is not 0; the matched text is not pushed away": p / rest[:, None],
+        "the match has all of the probability, so nothing is left to divide by; set its logit to -inf": negatives
+        / rest[:, None],
         "this divides columns; to divide rows, write (1 - p.diagonal())[:, None]": negatives / rest,
-        "this divides columns; to divide rows, write (1 - p.diagonal())[:, None], and set the diagonal to 0": p / rest,
         "the temperature multiplies here; divide by it": without_diagonal(similarity * temperature).softmax(1),
         "these are shares of columns; each row sums to 1": without_diagonal(logits).softmax(0),
         "a logit of 0 still has a weight of e**0 = 1; give the matched text -inf": (logits * (1 - own)).softmax(1),
@@ -101,22 +98,18 @@ check_ten_negatives = Setting(
 
 check_rising_loss = Choice(
     "rising_loss",
-    "c",
-    {
-        "a": "an over-fitted model becomes too sure of its answers, but here the effective negatives jump up",
-        "b": "a training that diverges loses its accuracy, but here the accuracy goes on rising; look once more",
-        "c": "the temperature went from 0.07 to 0.3, so the two parts of the loss curve cannot be compared.",
-        "d": "false negatives put a floor under the loss from the first step on; they cannot raise it after step 64",
-    },
+    right="c",
+    a="an over-fitted model becomes too sure of its answers, but here the effective negatives jump up",
+    b="a training that diverges loses its accuracy, but here the accuracy goes on rising; look once more",
+    c="the temperature went from 0.07 to 0.3, so the two parts of the loss curve cannot be compared.",
+    d="false negatives put a floor under the loss from the first step on; they cannot raise it after step 64",
 )
 
 check_scale_bug = Choice(
     "scale_bug",
-    "b",
-    {
-        "a": "the features rank 89 % of the matches first, so they are good; look at what happens to the similarities",
-        "b": "exp(ln 0.07) is 0.07, so the similarities are multiplied by the temperature; start at ln(1 / 0.07).",
-        "c": "a clamp limits a logit scale above 100, and this one is far below; print it",
-        "d": "without exp the similarities would be multiplied by ln 0.07, a negative number that reverses the ranking",
-    },
+    right="b",
+    a="the features rank 89 % of the matches first, so they are good; look at what happens to the similarities",
+    b="exp(ln 0.07) is 0.07, so the similarities are multiplied by the temperature; start at ln(1 / 0.07).",
+    c="a clamp limits a logit scale above 100, and this one is far below; print it",
+    d="without exp the similarities would be multiplied by ln 0.07, a negative number that reverses the ranking",
 )

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from helpers.checks.core import Choice, Values, exercise
-from helpers.losses import contrastive_loss, one_way_contrastive_loss
+from helpers.losses import contrastive_loss
 
 
 @exercise(
@@ -51,7 +51,6 @@ def check_token_wise_similarity(regions: Tensor, words: Tensor, padding: Tensor)
         "the maximum is over words; take it over regions": cosines.masked_fill(padding[:, None], -2).amax(3).mean(2),
         "this is the mean over regions; take the maximum": cosines.mean(2).masked_fill(padding, 0.0).sum(2) / counts,
         "regions and words are not normalised": dots.amax(2).masked_fill(padding, 0.0).sum(2) / counts,
-        "the result is [texts, images]; images are rows": (total / counts).T,
     }
 
 
@@ -70,10 +69,8 @@ def check_multi_scale_loss(images: list, texts: list, temperature: float, weight
     factors = torch.ones(len(images)) if weights is None else torch.tensor(weights)
     losses = torch.stack([contrastive_loss(x, y, temperature) for x, y in pairs])
     default = torch.stack([contrastive_loss(x, y) for x, y in pairs])
-    one_way = torch.stack([one_way_contrastive_loss(x, y, temperature) for x, y in pairs])
     weighted, total = factors * losses, factors @ losses
     return total, {
-        "without weights the result is 0; if weights is None, all weights are 1": total * (weights is not None),
         "without weights this is the mean; take the sum": total / (len(images) if weights is None else 1),
         "this is the mean of the weighted losses; take their sum": weighted.mean(),
         "the weights are not used; multiply the loss of each scale by its weight": losses.sum(),
@@ -81,28 +78,23 @@ def check_multi_scale_loss(images: list, texts: list, temperature: float, weight
         "only the first scale counts here; is the return inside the loop?": weighted[0],
         "only the last scale counts here; add each loss to the sum": weighted[-1],
         "the temperature is not passed on, so 0.07 is used": factors @ default,
-        "this is one_way_contrastive_loss, image to text only; use contrastive_loss": factors @ one_way,
     }
 
 
 check_wrong_axis = Choice(
-    name="wrong_axis",
+    "wrong_axis",
     right="b",
-    sentences={
-        "a": "another temperature changes the value, but shuffling the images would still not change it",
-        "b": "mean(dim=0) runs over the images; it fits only because images and regions are both 16. Use mean(dim=1).",
-        "c": "with normalised regions the mean would still run over the wrong axis",
-        "d": "only texts have padding; look at what happens to the images",
-    },
+    a="another temperature changes the value, but shuffling the images would still not change it",
+    b="mean(dim=0) runs over the images; it fits only because images and regions are both 16. Use mean(dim=1).",
+    c="with normalised regions the mean would still run over the wrong axis",
+    d="only texts have padding; look at what happens to the images",
 )
 
 check_read_report = Choice(
-    name="read_report",
+    "read_report",
     right="c",
-    sentences={
-        "a": "A has a large gradient, but it reaches 100 % alone, so it does see the pairs",
-        "b": "B reaches 100 % alone, so it does see the pairs, and its gradient is no larger than the main loss's",
-        "c": "C stays at chance alone, but its gradient is 18 times the main loss's. At weight 1 it would take over.",
-        "d": "D does not see the pairs, but its gradient is a twentieth of the main loss's; it cannot take over",
-    },
+    a="A has a large gradient, but it reaches 100 % alone, so it does see the pairs",
+    b="B reaches 100 % alone, so it does see the pairs, and its gradient is no larger than the main loss's",
+    c="C stays at chance alone, but its gradient is 18 times the main loss's. At weight 1 it would take over.",
+    d="D does not see the pairs, but its gradient is a twentieth of the main loss's; it cannot take over",
 )

@@ -26,7 +26,6 @@ def check_sign_flip_p_value(differences: Tensor) -> Values:
         "this is a one-sided test; count means as far below zero too": (means >= seen - 1e-9).double().mean(),
         "only means farther from zero are counted; count those equally far too": farther.mean(),
         "this is a number of sign choices; divide by the number of all choices": as_far.sum(),
-        "this is one minus the p-value; count the means at least as far from zero": 1 - p,
         "all signs are flipped together; each seed has a sign of its own": 1.0,
         "this flips one sign at a time; use all 2 ** seeds combinations": one_as_far.mean(),
     }
@@ -41,8 +40,8 @@ def noise_and_effect(generator: Generator, case: int) -> tuple[Tensor, float]:
 def check_power(noise: Tensor, effect: float) -> Values:
     n = noise.shape[1]
 
-    def percent(differences: Tensor, limit: float, correction: int = 1) -> Tensor:
-        t = differences.mean(1) / differences.std(1, correction=correction) * n**0.5
+    def percent(differences: Tensor, limit: float) -> Tensor:
+        t = differences.mean(1) / differences.std(1) * n**0.5
         return 100 * (t.abs() > limit).double().mean()
 
     seen, limit = noise + effect, float(stats.t.ppf(0.975, n - 1))
@@ -53,7 +52,6 @@ def check_power(noise: Tensor, effect: float) -> Values:
         "the standard deviation is not divided by the square root of n": percent(seen, limit * n**0.5),
         "1.96 is for a normal distribution; with so few seeds use Student's t": percent(seen, 1.96),
         "the quantile at 0.95 leaves 5 % on each side; use 0.975": percent(seen, float(stats.t.ppf(0.95, n - 1))),
-        "the variance divides by n; for a sample, divide by n - 1": percent(seen, limit, correction=0),
         "only intervals above zero are counted; an effect can be negative": above,
     }
 
@@ -61,12 +59,10 @@ def check_power(noise: Tensor, effect: float) -> Values:
 check_faults = Choice(
     "five faults",
     right="b",
-    sentences={
-        "a": "sentence 2 is sound: the same seeds in both arms make pairs",
-        "b": "chosen on test; stopped when it suited; unequal tuning; one of twelve measures; no proof of no effect",
-        "c": "sentence 5 is sound: the model of the last step is measured, so nothing is chosen",
-        "d": "sentence 9 is a fault: an interval that contains zero does not show that there is no effect",
-    },
+    a="sentence 2 is sound: the same seeds in both arms make pairs",
+    b="chosen on test; stopped when it suited; unequal tuning; one of twelve measures; no proof of no effect",
+    c="sentence 5 is sound: the model of the last step is measured, so nothing is chosen",
+    d="sentence 9 is a fault: an interval that contains zero does not show that there is no effect",
 )
 
 

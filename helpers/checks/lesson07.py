@@ -42,7 +42,6 @@ def check_suspects(train: Tensor, test: Tensor, count: int) -> Values:
     best_only = cosines.where(cosines == cosines.amax(1, keepdim=True), -2.0)
     return pairs(cosines), {
         "the row of the test image comes first, then the row of the training image": pairs(cosines).flip(1),
-        "the most similar pair comes first": pairs(cosines).flip(0),
         "these are the least similar pairs": pairs(-cosines),
         "similar means a large cosine; normalise both sides": pairs(test @ train.T),
         "a test image can have several near duplicates; take the largest cosines of all": pairs(best_only),
@@ -60,12 +59,10 @@ check_fine_tuning = Setting(
 )
 
 check_is_it_zero_shot = Choice(
-    name="is_it_zero_shot",
+    "is_it_zero_shot",
     right="b",
-    sentences={
-        "a": "the heads are only a part of the model; which labels has the encoder below them seen?",
-        "b": "the encoder below the heads has seen labelled images of these breeds, and CLIP has not",
-        "c": "one prompt per label is enough for zero-shot; an ensemble is only better",
-        "d": "a linear probe is trained with labelled images, and the heads were trained with captions",
-    },
+    a="the heads are only a part of the model; which labels has the encoder below them seen?",
+    b="the encoder below the heads has seen labelled images of these breeds, and CLIP has not",
+    c="one prompt per label is enough for zero-shot; an ensemble is only better",
+    d="a linear probe is trained with labelled images, and the heads were trained with captions",
 )

@@ -35,8 +35,6 @@ def check_merge_ranks(largest: Tensor, totals: Tensor) -> Values:
         "go over the ranks, which are dimension 0": by_rank.logsumexp(1),
         "one largest logit for all columns makes others 0; take the largest of each column": one_top,
         "only the first two ranks count here; there can be more": by_rank[:2].logsumexp(0),
-        "this is the mean of the ranks' log-sum-exps; add their exponentials": by_rank.mean(0),
-        "this adds the log-sum-exps of the ranks; add their exponentials instead": by_rank.sum(0),
         "this is the largest of the ranks' log-sum-exps; the other ranks count too": by_rank.amax(0),
     }
 
@@ -56,10 +54,8 @@ class OnlyBlocks(TorchFunctionMode):
         super().__init__()
         self.elements = elements
 
-    def __torch_function__(
-        self, function: Callable, types: object, args: tuple = (), kwargs: dict | None = None
-    ) -> object:
-        result = function(*args, **(kwargs or {}))
+    def __torch_function__(self, call: Callable, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+        result = call(*args, **(kwargs or {}))
         fits = not isinstance(result, Tensor) or not result.requires_grad or result.numel() <= self.elements
         assert fits, "more than block rows of logits are computed at a time"
         return result
@@ -72,64 +68,48 @@ class BlockCheck(Check):
 
 
 def sigmoid_values(images: Tensor, texts: Tensor, temperature: float, bias: float, block: int) -> Values:
-    size, start = len(images), len(images) - len(images) % block
-    cosines = images @ texts.T  # [image, text]
+    size, cosines = len(images), images @ texts.T  # [image, text]
     logits, signs = cosines / temperature + bias, 2 * torch.eye(size) - 1
     losses = -F.logsigmoid(signs * logits)  # [image, text]
-    scaled = (cosines + bias) / temperature
-    restarted = torch.cat([signs[:block]] * size)[:size]  # the matches of each block begin at column 0 again
-    restarted_loss = -F.logsigmoid(restarted * logits).sum() / size
-    by_block = torch.stack([part.mean() for part in losses.split(block)])
-    own_only = torch.stack([losses[i : i + block, i : i + block].sum() for i in range(0, size, block)]).sum() / size
+    scaled, multiplied = (cosines + bias) / temperature, cosines * temperature + bias
+    column_0 = torch.cat([signs[:block]] * size)[:size]  # the matches of each block begin at column 0 again
+    own_only = sum(losses[i : i + block, i : i + block].sum() for i in range(0, size, block))
     return sigmoid_loss(images, texts, bias, temperature), {
         "in each block the matches begin at column 0; row i of a block that starts at s matches text s + i": (
-            restarted_loss
+            -F.logsigmoid(column_0 * logits).sum() / size
         ),
         "the signs are swapped: 1 for matches, -1 for all others": -F.logsigmoid(-signs * logits).sum() / size,
-        "the sign of a mismatched pair is -1, not 0": -F.logsigmoid(torch.eye(size) * logits).sum() / size,
-        "the signs are missing, as if every combination matched": -F.logsigmoid(logits).sum() / size,
-        "the minus sign is missing; a loss that is minimised must fall as the model improves": -losses.sum() / size,
         "this is the mean over all combinations; divide the sum by the number of pairs": losses.mean(),
-        "this adds the means of the blocks; add their sums, then divide by the number of pairs": by_block.sum(),
-        "this is the mean of the blocks' means; add sums, then divide by the number of pairs": by_block.mean(),
         "this is the sum; divide it by the number of pairs": losses.sum(),
         "this is divided by the size of a block; divide by the number of pairs": losses.sum() / block,
-        "each block sees its own texts only; compare its images with all texts": own_only,
+        "each block sees its own texts only; compare its images with all texts": own_only / size,
         "the bias is subtracted; add it": -F.logsigmoid(signs * (logits - 2 * bias)).sum() / size,
         "the bias is divided by the temperature too; add it after": -F.logsigmoid(signs * scaled).sum() / size,
-        "the temperature multiplies here; divide by it": (
-            -F.logsigmoid(signs * (cosines * temperature + bias)).sum() / size
-        ),
-        "this is the first block alone; is the return inside the loop?": losses[:block].sum() / size,
-        "this is the block that was computed last; add up all blocks": losses.split(block)[-1].sum() / size,
-        "the last block is not complete, and is left out here": losses[:start].sum() / size,
+        "the temperature multiplies here; divide by it": -F.logsigmoid(signs * multiplied).sum() / size,
+        "the last block is not complete, and is left out here": losses[: size - size % block].sum() / size,
     }
 
 
 check_sigmoid_loss_in_blocks = BlockCheck("sigmoid_loss_in_blocks", pairs_and_block, sigmoid_values, trains=True)
 
 check_held_memory = Choice(
-    name="held_memory",
+    "held_memory",
     right="c",
-    sentences={
-        "a": "logsumexp returns one number per row, and its working memory is freed at once",
-        "b": "torch.cat copies 2,048 numbers twice, which is 0.02 MB",
-        "c": "diagonal returns a view. A view shares the memory of its block, so as long as the list holds the view, "
-        "the block cannot be freed. The fix is logits.diagonal(start).clone().",
-        "d": "smaller blocks would be kept just as long, and together they would take the same memory",
-    },
+    a="logsumexp returns one number per row, and its working memory is freed at once",
+    b="torch.cat copies 2,048 numbers twice, which is 0.02 MB",
+    c="diagonal returns a view. A view shares the memory of its block, so as long as the list holds the view, "
+    "the block cannot be freed. The fix is logits.diagonal(start).clone().",
+    d="smaller blocks would be kept just as long, and together they would take the same memory",
 )
 
 check_divided_loss = Choice(
-    name="divided_loss",
+    "divided_loss",
     right="b",
-    sentences={
-        "a": "then the temperature's gradient is right, but the encoders' is 4 times too small",
-        "b": "The loss stays as it is, so the encoders' gradient is right, and the temperature's gradient, which was "
-        "added 4 times, is divided by 4.",
-        "c": "the factors cancel: the encoders' gradient is right, and the temperature's is 4 times too large again",
-        "d": "the temperature is a value in the loss; dividing it changes the loss itself, and every gradient",
-    },
+    a="then the temperature's gradient is right, but the encoders' is 4 times too small",
+    b="The loss stays as it is, so the encoders' gradient is right, and the temperature's gradient, which was "
+    "added 4 times, is divided by 4.",
+    c="the factors cancel: the encoders' gradient is right, and the temperature's is 4 times too large again",
+    d="the temperature is a value in the loss; dividing it changes the loss itself, and every gradient",
 )
 
 check_break_even_ranks = Setting(

@@ -1,1 +1,1 @@
-"""For learners and teachers: copies without solutions, JupyterLab, and executed notebooks."""
+"""For learners and teachers: copies without solutions, JupyterLab, and assignments."""

@@ -3,12 +3,10 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from subprocess import run
 
 from helpers.classroom.copies import ROOT, lessons, make_copies, reset
-from helpers.classroom.execute import execute
 from helpers.classroom.release import release
 from helpers.files import DATA, InputError, locked
 
@@ -44,22 +42,10 @@ def lab(port: str = "") -> None:
         "--KernelManager.transport_encryption=auto",
         "--allow-root",
         "-y",  # Ctrl-C asks no question
+        *([f"--port={port}"] if port else []),
     ]
-    if port:
-        arguments.append(f"--port={port}")
     print("Starting JupyterLab. Ctrl-C in this terminal ends it.", flush=True)
     LabApp.launch_instance(arguments)
-
-
-def write_features() -> None:
-    from helpers.classroom.snapshots import write_snapshots  # loads torch, which no other command needs
-
-    write_snapshots(DATA / "features.npz", DATA / "model.pt")
-
-
-def execute_all(*notebooks: str) -> None:
-    for notebook in notebooks:
-        execute(Path(notebook))
 
 
 COMMANDS = {  # `make help` says what they are for
@@ -67,19 +53,15 @@ COMMANDS = {  # `make help` says what they are for
     "reset": reset,
     "lab": lab,
     "pairs": generate_pairs,
-    "execute": execute_all,
-    "features": write_features,
     "release": release,
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run one command; return 0, or 2 after an error that the user can mend."""
     parser = argparse.ArgumentParser(prog="python -m helpers.classroom", description=__doc__)
     parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("arguments", nargs="*", help="of reset: a number; of lab: a port; of execute: notebooks")
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")
+    parser.add_argument("arguments", nargs="*", help="of reset: a number; of lab: a port")
     options = parser.parse_args(arguments)
     if not os.access(Path.home(), os.W_OK):  # Jupyter's signatures, settings and connections then lie in the course
         for name in ("JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):

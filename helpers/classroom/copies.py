@@ -12,13 +12,14 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.sign import NotebookNotary
 
-from helpers.classroom.execute import keep_shown_widgets, write_notebook
-from helpers.files import InputError, listed
+from helpers.files import InputError, atomic_file
 
 ROOT = Path(__file__).absolute().parents[2]  # also where `helpers` is a link, as on a server for a class
 
 CHECK_TAG = "exercise-check"
-PREDICT = "**Predict**"
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+PART_OF_WIDGET = re.compile(r"IPY_MODEL_([\w-]+)")
 FOLD = "<details><summary>Run the cell, then open this</summary>\n\n{}\n\n</details>"
 PAPER_SOLUTION = re.compile(r"<details><summary>Solution</summary>.*?</details>", re.DOTALL)
 SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION$", re.DOTALL | re.MULTILINE)
@@ -39,8 +40,8 @@ def without_solutions(source: str, cell: str) -> str:
 def learners_copy(notebook: NotebookNode, name: str) -> NotebookNode:
     """Copy a notebook with stubs for solutions and without the outputs of exercises and checks.
 
-    After a text with ``**Predict**``, the outputs of the next code cells go, and the first paragraph of the next text,
-    which has the answer, is folded. All other outputs stay, so that a learner can read the lesson before running it.
+    After a text with ``**Predict**``, the next code cells lose their outputs, and the first paragraph of the next text,
+    which has the answer, is folded.
     """
     learners = copy.deepcopy(notebook)
     predicted = False
@@ -50,7 +51,7 @@ def learners_copy(notebook: NotebookNode, name: str) -> NotebookNode:
             if predicted or source != cell.source or CHECK_TAG in cell.metadata.get("tags", []):
                 cell.update(source=source, outputs=[], execution_count=None)
             continue
-        answered, predicted = predicted, PREDICT in cell.source
+        answered, predicted = predicted, "**Predict**" in cell.source
         cell.source = PAPER_SOLUTION.sub(f"The solution is in `notebooks/{name}`.", cell.source)
         if answered:
             paragraphs = cell.source.split("\n\n")
@@ -58,33 +59,42 @@ def learners_copy(notebook: NotebookNode, name: str) -> NotebookNode:
             paragraphs[first] = FOLD.format(paragraphs[first])
             cell.source = "\n\n".join(paragraphs)
     keep_shown_widgets(learners)
-    learners.metadata["handed_out"] = fingerprints(learners)
+    sources = "\n".join(cell.source for cell in learners.cells)
+    learners.metadata["handed_out"] = hashlib.sha256(sources.encode()).hexdigest()
     return learners
 
 
-def fingerprints(notebook: NotebookNode) -> dict[str, str]:
-    """A short hash of each cell's source, by the id of the cell."""
-    return {cell.id: hashlib.sha256(cell.source.encode()).hexdigest()[:8] for cell in notebook.cells}
+def outputs_with(notebook: NotebookNode, kind: str) -> list[dict]:
+    """The data of all outputs that have a given MIME type."""
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return [output.data for output in outputs if kind in output.get("data", {})]
 
 
-def news(fresh: NotebookNode, target: Path) -> list[str]:
-    """The headings over the cells that are new or changed since the copy was made; [] if the copy does not tell."""
-    try:
-        handed_out = json.loads(target.read_text(encoding="utf-8"))["metadata"]["handed_out"]
-    except (ValueError, KeyError, TypeError):
-        return []
-    heading, headings = "", []
-    for cell in fresh.cells:
-        if cell.cell_type == "markdown":
-            heading = (re.findall(r"^#+ (.+)", cell.source, re.MULTILINE) or [heading])[-1]
-        if handed_out.get(cell.id) != fresh.metadata["handed_out"][cell.id]:
-            headings.append(heading)
-    return list(dict.fromkeys(headings))
+def keep_shown_widgets(notebook: NotebookNode) -> None:
+    """Remove the stored state of all widgets that no output shows, directly or as part of another widget."""
+    stored = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {})
+    states = stored.get("state", {})
+    waiting = [data[WIDGET_VIEW]["model_id"] for data in outputs_with(notebook, WIDGET_VIEW)]
+    shown = {}
+    while waiting:
+        model = waiting.pop()
+        if model in states and model not in shown:
+            shown[model] = states[model]
+            waiting += PART_OF_WIDGET.findall(json.dumps(states[model]))
+    if shown:
+        stored["state"] = shown
+    else:
+        notebook.metadata.pop("widgets", None)
 
 
 def lessons(root: Path) -> list[Path]:
     """The notebooks of the course, in order."""
     return sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+def write_notebook(notebook: NotebookNode, path: Path) -> None:
+    with atomic_file(path) as file:
+        file.write(f"{nbformat.writes(notebook)}\n".encode())
 
 
 def write_copy(learners: NotebookNode, target: Path) -> None:
@@ -94,18 +104,16 @@ def write_copy(learners: NotebookNode, target: Path) -> None:
 
 
 def make_copies(root: Path = ROOT) -> None:
-    """Make the copies that are missing in ``my_course``, update the pictures there, and say what is new in lessons."""
-    figures = root / "notebooks" / "figures"
-    if figures.is_dir():
-        shutil.copytree(figures, root / "my_course" / "figures", dirs_exist_ok=True)
+    """Make the copies missing in ``my_course``, update the pictures there, and say which lessons have changed."""
+    shutil.copytree(root / "notebooks" / "figures", root / "my_course" / "figures", dirs_exist_ok=True)
     for lesson in lessons(root):
         target = root / "my_course" / lesson.name
         fresh = learners_copy(nbformat.read(lesson, as_version=4), lesson.name)
         if not target.exists():
             write_copy(fresh, target)
             print(f"Made my_course/{lesson.name}, your own copy.")
-        elif changed := news(fresh, target):
-            print(f"{lesson.name} has changed since your copy was made: {listed(changed)}.")
+        elif fresh.metadata["handed_out"].encode() not in target.read_bytes():
+            print(f"{lesson.name} has changed since your copy was made.")
             print(f"  `make reset NB={lesson.name[:2]}` makes a fresh copy and keeps your work next to it.")
 
 

@@ -1,7 +1,7 @@
 """nbgrader's settings for this course; `make release` copies this file next to the assignments.
 
-Each submission runs in a sandbox: it writes only into its own folder and reaches no network. It can read the course,
-but not this folder with the hidden tests, the grades and the other submissions.
+Each submission runs in a sandbox: it writes only into its own folder, reaches no network, and reads the course, but
+not this folder with the hidden tests, the grades and the other submissions.
 """
 
 import atexit

@@ -8,8 +8,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from helpers.classroom.copies import CHECK_TAG, ROOT, STUB, learners_copy, lessons
-from helpers.classroom.execute import keep_shown_widgets, write_notebook
+from helpers.classroom.copies import CHECK_TAG, ROOT, STUB, keep_shown_widgets, learners_copy, lessons, write_notebook
 from helpers.files import DATA
 
 CALL = re.compile(r"checks\.(check_\w+)\((.+)\)")

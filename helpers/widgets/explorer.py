@@ -5,7 +5,6 @@ import html
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from helpers import diagnostics
 from helpers.files import atomic_file
-from helpers.losses import check_features, check_temperature
+from helpers.losses import check_features
 from helpers.sources.images import to_rgb
 from helpers.widgets.shared import Temperature, browser_files, one_a_cell
 
@@ -32,14 +31,12 @@ Features = tuple[Tensor, Tensor]  # of the images and of the texts, [pairs, dim]
 class TemperatureExplorer(anywidget.AnyWidget):
     """A slider over the temperature, and what it does to a batch of image-text pairs.
 
-    The browser computes everything from the stored features, so a displayed widget needs no kernel. A cell can set
-    ``temperature``, ``direction``, ``normalize``, ``scale``, ``moment`` (of the training) and ``selected`` (the row, or
-    column, whose negatives are shown).
+    The browser computes everything from the stored features, so a displayed widget needs no kernel. A cell can set the
+    traits from ``temperature`` on; ``selected`` is the row, or column, whose negatives are shown.
 
     Args:
         image_features, text_features: ``[pairs, dim]``; row i of both belongs together.
-        images: thumbnails, one per pair: PIL images, or a tensor ``[pairs, 3, H, W]``, uint8 or in 0..1.
-        captions: one string per pair.
+        images: thumbnails, one per pair: PIL images, or a uint8 tensor ``[pairs, 3, H, W]``.
         temperature: the start value; it may lie outside the slider's range of 0.01 to 2.
         snapshots: by name, the features of the same pairs at moments of a training; "now" unless one equals them.
     """
@@ -69,8 +66,7 @@ class TemperatureExplorer(anywidget.AnyWidget):
         temperature: float = 0.07,
         snapshots: Mapping[object, Features] | None = None,
     ) -> None:
-        check_temperature(temperature)
-        moments, start = order_moments(image_features, text_features, snapshots)
+        moments, start = order_moments((image_features, text_features), snapshots or {})
         pairs = len(text_features)
         if pairs > MAX_PAIRS:
             raise ValueError(f"{pairs} pairs are too many to show; pass {MAX_PAIRS} or fewer, such as features[:64]")
@@ -82,7 +78,7 @@ class TemperatureExplorer(anywidget.AnyWidget):
             features=b"".join(pack(*features) for features in moments.values()),
             moments=list(moments),
             geometry=[geometry(*features) for features in moments.values()],
-            thumbnails=b"" if images is None else thumbnail_sheet(to_pil(images)),
+            thumbnails=b"" if images is None else thumbnail_sheet(images),
             captions=[] if captions is None else [str(caption) for caption in captions],
             temperature=float(temperature),
             moment=start,
@@ -97,30 +93,24 @@ class TemperatureExplorer(anywidget.AnyWidget):
             raise traitlets.TraitError(f"{name} must lie between 0 and {count - 1}, got {value}")
         return value
 
-    def similarities(self) -> Tensor:
-        """Cosines (or dot products) of each image with each text at this moment, ``[image, text]`` in float64."""
+    def _lines(self) -> list[Tensor]:
+        """Cosines, or dot products, at this moment: ``[line, other]`` per direction shown, in float64."""
         features = torch.frombuffer(bytearray(self.features), dtype=torch.float32).double()
         images, texts = features.view(len(self.moments), 2, self.pairs, -1)[self.moment]  # [pairs, dim] each
         if self.normalize:
             images, texts = F.normalize(images, dim=1), F.normalize(texts, dim=1)
-        return images @ texts.T
-
-    def _lines(self) -> list[Tensor]:
-        """Similarities per direction shown, ``[line, other]``."""
-        similarities = self.similarities()
-        lines = {"image to text": similarities, "text to image": similarities.T}
+        lines = {"image to text": images @ texts.T, "text to image": texts @ images.T}
         return list(lines.values()) if self.direction == "both" else [lines[self.direction]]
 
     def numbers(self) -> dict[str, float]:
-        """Compute the numbers that the widget shows, in float64.
+        """Compute the numbers that the widget shows, in float64; see also :func:`geometry`.
 
-        ``loss`` (nats) and ``accuracy`` (0 to 1) are means over both directions unless ``direction`` names one; a tie
-        is wrong. ``effective_negatives`` is the mean over rows (columns for "text to image") of exp(entropy of the
-        softmax), ``entropy`` the mean of these entropies. See :func:`geometry` for the other numbers.
+        ``loss`` (nats) and ``accuracy`` (0 to 1; a tie is wrong) are means over the directions shown.
+        ``entropy`` (nats) and its exponential, ``effective_negatives``, are means over images, or texts if so directed.
         """
         lines = self._lines()
         targets = torch.arange(self.pairs)
-        margin = 1e-6 * max(1.0, float(self.similarities().abs().max()))
+        margin = 1e-6 * max(1.0, float(lines[0].abs().max()))
         losses = [F.cross_entropy(line / self.temperature, targets) for line in lines]
         counts = diagnostics.effective_negatives(lines[0], self.temperature)  # [pairs]
         return {
@@ -132,7 +122,7 @@ class TemperatureExplorer(anywidget.AnyWidget):
             **self.geometry[self.moment],
         }
 
-    def to_html(self, path: str | os.PathLike) -> Path:
+    def to_html(self, path: str | Path) -> Path:
         """Write the explorer to a single HTML file that needs no kernel and no network."""
         state = self.get_state(set(TemperatureExplorer.class_own_traits(sync=True)))
         state |= {name: base64.b64encode(state[name]).decode() for name in ("features", "thumbnails")}
@@ -152,28 +142,28 @@ class TemperatureExplorer(anywidget.AnyWidget):
         return f"TemperatureExplorer({self.pairs} pairs, {', '.join(f'{name}={numbers[name]:.4g}' for name in names)})"
 
 
-def order_moments(
-    image_features: Tensor, text_features: Tensor, snapshots: Mapping[object, Features] | None
-) -> tuple[dict[str, Features], int]:
-    """Name the moments in order, and return the index of the one to start with."""
-    now = (torch.as_tensor(image_features), torch.as_tensor(text_features))
-    check_features(*now)
-    if not all(side.isfinite().all() for side in now):
-        raise ValueError("the features hold NaN or infinite numbers, which have no similarity; check the model")
-    moments = {str(name): tuple(map(torch.as_tensor, features)) for name, features in (snapshots or {}).items()}
+def order_moments(now: Features, snapshots: Mapping[object, Features]) -> tuple[dict[str, Features], int]:
+    """Name the moments in order, with features in float64, and return the index of the one to start with."""
+    moments = {str(name): features for name, features in snapshots.items()} | {"now": now}
     for name, features in moments.items():
-        check_features(*features)
-        if features[0].shape != now[0].shape:
-            raise ValueError(f"snapshot {name!r} has the shape {list(features[0].shape)}, not {list(now[0].shape)}")
-    for index, features in enumerate(moments.values()):
-        if all(torch.equal(a.double(), b.double()) for a, b in zip(features, now, strict=True)):
+        images, texts = (torch.as_tensor(side).detach().double().cpu() for side in features)
+        moments[name] = (images, texts)
+        check_features(images, texts)
+        if images.shape != now[0].shape:
+            raise ValueError(f"snapshot {name!r} has the shape {list(images.shape)}, not {list(now[0].shape)}")
+        if not (images.isfinite().all() and texts.isfinite().all()):
+            raise ValueError("the features hold NaN or infinite numbers, which have no similarity; check the model")
+    *earlier, (images, texts) = moments.values()
+    for index, features in enumerate(earlier):
+        if torch.equal(features[0], images) and torch.equal(features[1], texts):
+            del moments["now"]
             return moments, index
-    return {**moments, "now": now}, len(moments)
+    return moments, len(earlier)
 
 
 def geometry(image_features: Tensor, text_features: Tensor) -> dict[str, float]:
     """Diagnostics of the L2-normalised features; ``uniformity`` is the mean of both sides."""
-    images, texts = (F.normalize(side.detach().double().cpu(), dim=1) for side in (image_features, text_features))
+    images, texts = F.normalize(image_features, dim=1), F.normalize(text_features, dim=1)
     return {
         "alignment": float(diagnostics.alignment(images, texts)),
         "uniformity": float(diagnostics.uniformity(images) + diagnostics.uniformity(texts)) / 2,
@@ -188,38 +178,25 @@ def accuracy(lines: Tensor, margin: float) -> float:
 
 
 def pack(image_features: Tensor, text_features: Tensor) -> bytes:
-    """Both sides as float32 bytes ``[2, pairs, dim]``, rotated into at most ``2 * pairs`` dimensions to save space.
-
-    With features = R^T Q^T (QR decomposition), the rows of R^T have the same dot products as the features.
-    """
-    features = torch.cat([image_features, text_features]).detach().double().cpu()  # [2 * pairs, dim]
+    """Both sides as float32 bytes ``[2, pairs, dim]``, rotated into at most ``2 * pairs`` dimensions to save space."""
+    features = torch.cat([image_features, text_features])  # [2 * pairs, dim]
     if features.shape[1] > len(features):
-        features = torch.linalg.qr(features.T).R.T  # [2 * pairs, 2 * pairs]
-    return features.float().contiguous().numpy().astype("<f4").tobytes()
+        features = torch.linalg.qr(features.T).R.T  # [2 * pairs, 2 * pairs], with the same dot products
+    return features.numpy().astype("<f4").tobytes()
 
 
-def thumbnail_sheet(images: Sequence[Image.Image]) -> bytes:
+def thumbnail_sheet(images: Tensor | Sequence[Image.Image]) -> bytes:
     """All thumbnails as one WebP picture of square tiles, filled row by row."""
+    if isinstance(images, Tensor):
+        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
+            raise ValueError(f"images must be uint8 [pairs, 3, H, W], not {images.dtype} {list(images.shape)}")
+        images = [Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) for image in images]
     size = 64 if len(images) <= 32 else 32
     across = math.ceil(math.sqrt(len(images)))
     sheet = Image.new("RGB", (across * size, across * size), "white")
     for index, image in enumerate(images):
-        sheet.paste(ImageOps.fit(image, (size, size)), (index % across * size, index // across * size))
+        tile = ImageOps.fit(to_rgb(image), (size, size))
+        sheet.paste(tile, (index % across * size, index // across * size))
     buffer = io.BytesIO()
     sheet.save(buffer, format="WEBP", quality=85)
     return buffer.getvalue()
-
-
-def to_pil(images: Tensor | Sequence[Image.Image]) -> list[Image.Image]:
-    """Convert a tensor ``[pairs, 3, H, W]``, or PIL images of any mode, to RGB images."""
-    if not isinstance(images, Tensor):
-        return list(map(to_rgb, images))
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"images must have the shape [pairs, 3, H, W], not {list(images.shape)}")
-    images = images.detach().cpu()
-    if images.dtype != torch.uint8:
-        low, high = float(images.min()), float(images.max())
-        if not (low >= -1e-3 and high <= 1 + 1e-3):  # resizing may overshoot by a rounding error; NaN fails too
-            raise ValueError(f"images must lie in 0..1, not {low:.3g} to {high:.3g}; undo the normalisation first")
-        images = images.float().clamp(0, 1).mul(255).round().byte()
-    return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]

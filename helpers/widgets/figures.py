@@ -1,7 +1,4 @@
-"""The course's figures. Each function plots one new figure and returns it; a cell ends with ``plt.show()``.
-
-Colour limits are fixed, so that figures can be compared, and the colour maps are safe for colour-blind readers.
-"""
+"""The course's figures. Each function plots one new figure and returns it; a cell ends with ``plt.show()``."""
 
 import io
 import textwrap
@@ -20,7 +17,7 @@ from torch import Tensor
 from helpers.data import IMAGENET_MEAN, IMAGENET_STD
 from helpers.widgets.shared import one_a_cell
 
-# The colours of the explorer: blue means similar, or likely.
+# The colours of the explorer, safe for colour-blind readers and with fixed limits: blue means similar, or likely.
 SIMILARITY_COLOURS = {"cmap": "RdBu", "vmin": -1.0, "vmax": 1.0}
 STYLES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (3, 3)))
 PROBABILITY_COLOURS = {"cmap": "Blues", "vmin": 0.0, "vmax": 1.0}
@@ -53,11 +50,7 @@ def pair_sheet(images: Sequence[Tensor], captions: Sequence[str], columns: int =
 
 
 def panels(
-    x: Sequence,
-    by_title: Mapping[str, Lines],
-    x_label: str,
-    chance: Mapping[str, float] | None = None,
-    log_x: bool = False,
+    x: Sequence, by_title: Mapping[str, Lines], x_label: str, chance: Mapping | None = None, log_x: bool = False
 ) -> Figure:
     """Plot panels side by side, each with its lines by name; ``chance`` has a dotted level for some of them."""
     size = (9.6 if len(by_title) > 1 else 6.4, 3.2)  # inches
@@ -76,6 +69,21 @@ def panels(
         axis.spines[["top", "right"]].set_visible(False)
     if len(lines) > 1:
         axes[0, -1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure
+
+
+def softmax_matrices(similarity: Tensor, temperatures: Sequence[float], captions: Sequence[str]) -> Figure:
+    """Plot the softmax of each row of ``[image, text]`` at each temperature; text j is the caption of image j."""
+    figure, axes = plt.subplots(1, len(temperatures), figsize=(11.4, 3.8), dpi=90, sharey=True, layout="constrained")
+    for axis, temperature in zip(axes, temperatures, strict=True):
+        probabilities = (similarity / temperature).softmax(1)  # [image, text]
+        axis.imshow(probabilities, **PROBABILITY_COLOURS)
+        axis.set(title=f"temperature {temperature:g}", xlabel="text", xticks=range(len(captions)))
+        for row, column in (probabilities >= 0.005).nonzero().tolist():
+            p = probabilities[row, column].item()
+            axis.text(column, row, f"{p:.2f}", ha="center", va="center", fontsize=8, color="w" if p > 0.55 else "k")
+    labels = [wrap(f"image {row}: {text}", 28, 2) for row, text in enumerate(captions)]
+    axes[0].set_yticks(range(len(captions)), labels, fontsize=9)
     return figure
 
 
@@ -100,19 +108,10 @@ def live_figure(figure: Figure, update: Callable[..., None], **controls: ipywidg
             picture.value = buffer.getvalue()
             picture.tooltip = "; ".join(filter(None, [*states, *titles]))
 
-    def release(change: Mapping[str, object]) -> None:
-        if change["new"] is None:  # the box was closed; its controls may serve another figure
-            for control in controls.values():
-                control.unobserve(render, names="value")
-            box.unobserve(release, names="comm")
-            del box.figure
-
     render()
     for control in controls.values():
         control.observe(render, names="value")
     box = ipywidgets.VBox([*controls.values(), picture])
-    box.figure = figure
-    box.observe(release, names="comm")
     one_a_cell(box)
     return box
 

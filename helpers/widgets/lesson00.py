@@ -1,7 +1,5 @@
 """Lesson 00: a search by words with the model that comes with the course, and its figure."""
 
-from collections.abc import Sequence
-
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -16,10 +14,7 @@ from helpers.widgets.figures import PROBABILITY_COLOURS, to_pixels
 
 
 class ImageSearch:
-    """Search in the 1,000 test drawings of the scenes. Calling it with a query shows the images that fit best.
-
-    ``image_features`` are the embeddings of the drawings, ``[images, dim]``; they are computed once.
-    """
+    """Search in the 1,000 test drawings of the scenes. Calling it with a query shows the images that fit best."""
 
     def __init__(self) -> None:
         self.model, self.tokenizer = load_model()
@@ -50,7 +45,7 @@ class ImageSearch:
         return f"   (true of {fitting} of {len(self.scenes):,} drawings)"
 
 
-def three_temperatures(image_features: Tensor, text_features: Tensor, temperatures: Sequence[float]) -> Figure:
+def three_temperatures(image_features: Tensor, text_features: Tensor, temperatures: tuple[float, ...]) -> Figure:
     """Plot the softmax of each row of similarities at several temperatures, for features ``[pairs, dim]``."""
     similarities = image_features @ text_features.T  # [pairs, pairs]
     figure, axes = plt.subplots(1, len(temperatures), figsize=(9, 3), facecolor="white", layout="constrained")

@@ -1,7 +1,6 @@
 """Lesson 07: a search by words in real images."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,14 +43,12 @@ class ImageSearch:
             optimizer.step()
             optimizer.zero_grad()
 
-    def records(self, split: str) -> list[Record]:
-        if split == "train" or "test" in self.pairs.splits:
-            return self.pairs.records(split)
-        held_out = self.pairs.records("val")  # COCO's test images come without captions
-        return held_out[::2] if split == "val" else held_out[1::2]
-
     def read(self, split: str) -> Split:
-        records = self.records(split)[: 100 if os.environ.get("COURSE_QUICK") else None]
+        if split == "train" or "test" in self.pairs.splits:
+            records = self.pairs.records(split)
+        else:  # COCO's test images come without captions, so val is divided
+            records = self.pairs.records("val")[int(split == "test") :: 2]
+        records = records[: 100 if os.environ.get("COURSE_QUICK") else None]
         crops = torch.tensor(image_features([record.path for record in records], "lite0")).float()
         captions = [[annotation["caption"] for annotation in record.annotations] for record in records]
         return Split(records, crops.mean(1), *captions_by_image(captions))
@@ -64,7 +61,7 @@ class ImageSearch:
         title = query + (f"   (not in the training texts: {', '.join(new)})" if new else "")
         self.show([self.test.records[row] for row in rows[:6]], [f"{score:.2f}" for score in scores[:6]], title)
 
-    def show(self, records: Sequence[Record], notes: Sequence[str], title: str = "") -> None:
+    def show(self, records: list[Record], notes: list[str], title: str = "") -> None:
         """Plot images in rows of six, each with its note below it."""
         images = [torch.from_numpy(np.array(read_square(record.path, 128))).permute(2, 0, 1) for record in records]
         pair_sheet(images, notes).suptitle(title, fontfamily=caption_fonts())

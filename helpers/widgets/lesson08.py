@@ -19,9 +19,7 @@ def batch_figure(recalls: Mapping[str, Sequence[float]], chance: float) -> Figur
         axis.plot(interval["mean"], row, "o", color="C0")
         axis.plot(values, [row + 0.25] * len(values), "o", color="0.45", markerfacecolor="none", markersize=4)
     axis.axvline(chance, linestyle=":", color="0.35")
-    axis.annotate(
-        "chance", (chance, 1), xycoords=("data", "axes fraction"), xytext=(4, -12), textcoords="offset points"
-    )
+    axis.annotate(" chance", (chance, 1), xycoords=("data", "axes fraction"), verticalalignment="top")
     axis.set(xlabel="test R@1, mean of both directions, %", ylabel="batch", xlim=(-2, None))
     axis.set(yticks=range(len(recalls)), yticklabels=list(recalls), ylim=(len(recalls) - 0.4, -0.6))
     axis.spines[["top", "right"]].set_visible(False)

@@ -19,10 +19,7 @@ class Temperature(traitlets.CFloat):
 
     def validate(self, widget: Widget, value: object) -> float:
         value = super().validate(widget, value)
-        try:
-            check_temperature(value)
-        except ValueError as error:
-            raise traitlets.TraitError(str(error)) from None
+        check_temperature(value)
         return value
 
 
@@ -58,6 +55,5 @@ def browser_files(name: str) -> tuple[str, str]:
     for suffix in (".js", ".css"):
         files = (Path(__file__).with_name(stem + suffix) for stem in ("shared", name))
         text = "".join(file.read_text(encoding="utf-8") for file in files)
-        text = re.sub(r"^ *(//.*|/\*[^/]*\*/)\n", "", text, flags=re.MULTILINE)
-        both.append(re.sub(r"^ +", "", text, flags=re.MULTILINE))
+        both.append(re.sub(r"^ *(//.*|/\*[^/]*\*/)\n|^ +", "", text, flags=re.MULTILINE))
     return tuple(both)

@@ -13,7 +13,7 @@ from helpers.checks.core import Check, exercise
 
 @exercise("double", lambda generator, case: (torch.randn(2, 3, generator=generator),))
 def check_double(x: Tensor) -> tuple:
-    return 2 * x, {"this is the square; take twice the number": x.square(), "one step is missing": x / 0}
+    return 2 * x, {"this is the square; take twice the number": x.square()}
 
 
 @exercise("split", lambda generator, case: ([case, 1],))
@@ -37,7 +37,7 @@ def not_written(*_: object) -> None:
         (check_double, lambda x: 2 * x + torch.eye(2, 3), "double: expected 3.082 at index [0, 0], got 4.082"),
         (check_double, lambda x: x.mul_(2), "double changes its input in place"),
         (check_double, lambda x: x**2 if x[0, 0] > 0 else 2 * x, "this is the square"),
-        (check_double, lambda x: torch.full((2, 3), torch.nan), "one step is missing"),
+        (check_double, lambda x: 2 * x / (x > 9), "double: expected 3.082 at index [0, 0], got inf"),
         (check_split, lambda numbers: numbers[0], "split must return a dictionary with the keys first, rest"),
         (check_split, lambda numbers: {"first": 0.5, "rest": ["b"]}, "split, first: expected torch.int64, got"),
         (check_split, lambda numbers: {"first": numbers[0], "rest": "b"}, "split, rest: expected a list, got str"),

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from helpers import checks
-from helpers.classroom import copies, execute
+from helpers.classroom import copies
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -58,7 +58,7 @@ def word_count(path: Path) -> int:
 
 
 def shown_widgets(path: Path) -> list[str]:
-    views = [output.get("data", {}).get(execute.WIDGET_VIEW) for output in outputs(path)]
+    views = [output.get("data", {}).get(copies.WIDGET_VIEW) for output in outputs(path)]
     return [view["model_id"] for view in views if view]
 
 
@@ -115,11 +115,11 @@ def test_file_is_small_and_has_few_figures(path: Path) -> None:
 
 @each_notebook
 def test_exactly_the_shown_widgets_are_stored(path: Path) -> None:
-    states = read(path)["metadata"].get("widgets", {}).get(execute.WIDGET_STATE, {}).get("state", {})
+    states = read(path)["metadata"].get("widgets", {}).get(copies.WIDGET_STATE, {}).get("state", {})
     assert set(shown_widgets(path)) <= set(states)
     notebook = nbformat.read(path, as_version=4)
-    execute.keep_shown_widgets(notebook)
-    kept = notebook.metadata.get("widgets", {}).get(execute.WIDGET_STATE, {}).get("state", {})
+    copies.keep_shown_widgets(notebook)
+    kept = notebook.metadata.get("widgets", {}).get(copies.WIDGET_STATE, {}).get("state", {})
     assert set(kept) == set(states), "hidden widgets are stored; run `make notebooks`"
 
 

@@ -141,12 +141,14 @@ def test_a_cell_shows_its_pair_and_its_gradient(page: Page, tmp_path: Path, dire
     widget = explorer(6, temperature=0.3)
     widget.direction = direction
     gradient = explorer_view.gradient(widget)
+    line = widget._lines()[0]
+    similarities = line.T if direction == "text to image" else line  # [image, text]
     view = open_page(page, tmp_path, widget)
     for row, column in ((0, 0), (0, 5), (3, 3), (4, 1), (5, 0)):
         details = view.point(row, column, pairs=6)
         assert f"Image {row} with text {column}" in details
         assert f"a square of shade {column}" in details
-        assert f"similarity {float(widget.similarities()[row, column]):.3f}".replace("-", "\u2212") in details
+        assert f"similarity {float(similarities[row, column]):.3f}".replace("-", "\u2212") in details
         verb, number = re.search(r"(pulled together|pushed apart) with (\S+)", details).groups()
         assert (verb == "pushed apart") == (gradient[row, column] > 0)
         assert float(number) == pytest.approx(abs(float(gradient[row, column])), rel=5e-3)

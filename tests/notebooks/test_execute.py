@@ -4,12 +4,13 @@ import json
 import sys
 from pathlib import Path
 
+import execute
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from helpers.classroom import copies, execute
-from helpers.classroom.__main__ import main
+from helpers.classroom import copies
+from helpers.files import InputError
 
 CELLS = {
     "where": "import os, sys\nprint(os.getcwd(), sys.executable, sep='\\n', flush=True)\nprint('one output')",
@@ -58,11 +59,11 @@ def test_executing_again_changes_no_byte(executed: Path) -> None:
 
 
 def test_only_shown_widgets_are_stored_with_their_parts(notebook: nbformat.NotebookNode) -> None:
-    states = notebook.metadata.widgets[execute.WIDGET_STATE]["state"]
+    states = notebook.metadata.widgets[copies.WIDGET_STATE]["state"]
     descriptions = {state["state"].get("description", "") for state in states.values()}
     assert descriptions - {""} == {"far", "near"}
-    assert notebook.cells[1].outputs[0].data[execute.WIDGET_VIEW]["model_id"] in states
-    assert set(execute.PART_OF_WIDGET.findall(json.dumps(states))) <= set(states)
+    assert notebook.cells[1].outputs[0].data[copies.WIDGET_VIEW]["model_id"] in states
+    assert set(copies.PART_OF_WIDGET.findall(json.dumps(states))) <= set(states)
 
 
 def test_copy_drops_the_widgets_of_a_check(notebook: nbformat.NotebookNode) -> None:
@@ -70,13 +71,12 @@ def test_copy_drops_the_widgets_of_a_check(notebook: nbformat.NotebookNode) -> N
     assert "widgets" not in copies.learners_copy(notebook, "01").metadata
 
 
-def test_failing_notebook_is_named_and_not_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failing_notebook_is_named_and_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "01_broken.ipynb"
     cells = [new_code_cell("print(1)", outputs=[new_output("stream", text="old\n")]), new_code_cell("1 / 0")]
     nbformat.write(new_notebook(cells=cells), path)
     before = path.read_bytes()
-    assert main(["execute", str(path)]) == 2
-    error = capsys.readouterr().err
-    assert f"{path} was not changed" in error
-    assert "ZeroDivisionError" in error
+    with pytest.raises(InputError, match="(?s)was not changed.*ZeroDivisionError") as caught:
+        execute.execute(path)
+    assert str(path) in str(caught.value)
     assert path.read_bytes() == before

@@ -1,4 +1,7 @@
-"""Write ``data/features.npz`` and ``data/model.pt``: features of 64 test pairs during a training, and its result."""
+"""Write ``data/features.npz`` and ``data/model.pt``: features of 64 test pairs during a training, and its result.
+
+``make features`` runs this script, which trains once.
+"""
 
 import tempfile
 from pathlib import Path
@@ -53,3 +56,7 @@ def write_snapshots(out: Path, model_file: Path) -> None:
             images=torch.stack([dataset.decode(row) for row in range(PAIRS)]).numpy(),
             captions=np.array(texts),
         )
+
+
+if __name__ == "__main__":
+    write_snapshots(DATA / "features.npz", DATA / "model.pt")

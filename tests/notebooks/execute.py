@@ -1,10 +1,12 @@
-"""Execute notebooks in place, so that the stored outputs do not depend on when and where this is done."""
+"""Execute notebooks in place, so that the stored outputs do not depend on when and where this is done.
+
+``python tests/notebooks/execute.py NOTEBOOK ...`` does it for some, and ``make notebooks`` for all.
+"""
 
 import base64
 import hashlib
 import io
-import json
-import re
+import sys
 from pathlib import Path
 
 import nbformat
@@ -13,40 +15,10 @@ from nbclient.exceptions import CellControlSignal, DeadKernelError
 from nbformat import NotebookNode
 from PIL import Image
 
-from helpers.files import InputError, atomic_file
+from helpers.classroom.copies import WIDGET_STATE, keep_shown_widgets, outputs_with, write_notebook
+from helpers.files import InputError
 
-WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-PART_OF_WIDGET = re.compile(r"IPY_MODEL_([\w-]+)")
 CELL_SECONDS = 900
-
-
-def write_notebook(notebook: NotebookNode, path: Path) -> None:
-    with atomic_file(path) as file:
-        file.write(f"{nbformat.writes(notebook)}\n".encode())
-
-
-def outputs_with(notebook: NotebookNode, kind: str) -> list[dict]:
-    """The data of all outputs that have a given MIME type."""
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    return [output.data for output in outputs if kind in output.get("data", {})]
-
-
-def keep_shown_widgets(notebook: NotebookNode) -> None:
-    """Remove the stored state of all widgets that no output shows, directly or as part of another widget."""
-    stored = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {})
-    states = stored.get("state", {})
-    waiting = [data[WIDGET_VIEW]["model_id"] for data in outputs_with(notebook, WIDGET_VIEW)]
-    shown = {}
-    while waiting:
-        model = waiting.pop()
-        if model in states and model not in shown:
-            shown[model] = states[model]
-            waiting += PART_OF_WIDGET.findall(json.dumps(states[model]))
-    if shown:
-        stored["state"] = shown
-    else:
-        notebook.metadata.pop("widgets", None)
 
 
 def with_stable_widget_ids(notebook: NotebookNode, name: str) -> NotebookNode:
@@ -89,3 +61,11 @@ def execute(path: Path) -> None:
     keep_shown_widgets(notebook)
     shrink_pictures(notebook)
     write_notebook(with_stable_widget_ids(notebook, path.stem), path)
+
+
+if __name__ == "__main__":
+    try:
+        for notebook in sys.argv[1:]:
+            execute(Path(notebook))
+    except InputError as error:
+        sys.exit(str(error))
