@@ -42,10 +42,12 @@ def check_features(image_features: Tensor, text_features: Tensor, pairs: bool = 
         raise ValueError(f"image_features and text_features must have the same dim: got {image_dim} and {text_dim}")
 
 
-def check_image_ids(name: str, image_ids: Tensor, features: Tensor) -> None:
+def check_image_ids(image_ids: Tensor, features: Tensor) -> None:
     """Raise ``ValueError`` unless there is one id for each row of the features."""
     if image_ids.shape != features.shape[:1]:
-        raise ValueError(f"{name} must have the shape [{len(features)}], one id per row, got {list(image_ids.shape)}")
+        raise ValueError(
+            f"image_ids must have the shape [{len(features)}], one id per row, got {list(image_ids.shape)}"
+        )
 
 
 def at_least_float32(features: Tensor) -> Tensor:
@@ -66,9 +68,9 @@ def cosine_similarities(image_features: Tensor, text_features: Tensor) -> Tensor
         return image_features @ text_features.T
 
 
-def cosine_logits(image_features: Tensor, text_features: Tensor, temperature: Number, pairs: bool = True) -> Tensor:
+def cosine_logits(image_features: Tensor, text_features: Tensor, temperature: Number) -> Tensor:
     """Check the arguments of a loss and compute its logits ``[image, text]``: cosines over the temperature."""
-    check_features(image_features, text_features, pairs)
+    check_features(image_features, text_features)
     check_temperature(temperature)
     return cosine_similarities(image_features, text_features) / temperature
 
@@ -134,7 +136,7 @@ def masked_contrastive_loss(
     With m pairs per image the floor is 0, where :func:`contrastive_loss` has ``ln(m)``. A row without any negative is 0
     and has no gradient. The mask by image id is the course's own.
     """
-    check_image_ids("image_ids", image_ids, image_features)
+    check_image_ids(image_ids, image_features)
     logits_per_image = cosine_logits(image_features, text_features, temperature)  # [image, text]
     false_negatives = image_ids[:, None] == image_ids  # [image, text]
     false_negatives.fill_diagonal_(False)
@@ -142,28 +144,19 @@ def masked_contrastive_loss(
 
 
 def multi_positive_contrastive_loss(
-    image_features: Tensor,
-    text_features: Tensor,
-    image_ids: Tensor,
-    text_image_ids: Tensor | None = None,
-    temperature: Number = 0.07,
+    image_features: Tensor, text_features: Tensor, image_ids: Tensor, temperature: Number = 0.07
 ) -> Tensor:
-    """Contrastive loss with several right answers: all texts of an image, and all images of a text, in equal shares.
+    """Contrastive loss with several right answers, in equal shares: all pairs with the same number in ``image_ids``.
 
-    ``loss_i = mean over the positives p of i of (-z_ip) + ln sum_j exp(z_ij)``; its floor is ``ln(m)`` with m positives
-    each. ``image_features`` is ``[images, dim]``, ``text_features`` ``[texts, dim]``; ``image_ids [images]`` and
-    ``text_image_ids [texts]`` (without it, the same) say which belong together. A row without any positive counts as 0.
+    ``loss_i = mean over positives p of i of (-z_ip) + ln sum_j exp(z_ij)``; its floor is ``ln(m)`` with m positives.
     Source: Khosla et al., 2020, "Supervised Contrastive Learning", equation 2; between images and texts as in Li et
     al., 2021, "Align before Fuse".
     """
-    logits_per_image = cosine_logits(image_features, text_features, temperature, pairs=text_image_ids is None)
-    text_image_ids = image_ids if text_image_ids is None else text_image_ids
-    check_image_ids("image_ids", image_ids, image_features)
-    check_image_ids("text_image_ids", text_image_ids, text_features)
-    positives = (image_ids[:, None] == text_image_ids).to(logits_per_image.dtype)  # [image, text]
-    loss_images = F.cross_entropy(logits_per_image, F.normalize(positives, p=1, dim=1))
-    loss_texts = F.cross_entropy(logits_per_image.T, F.normalize(positives.T, p=1, dim=1))
-    return (loss_images + loss_texts) / 2
+    check_image_ids(image_ids, image_features)
+    logits_per_image = cosine_logits(image_features, text_features, temperature)  # [image, text]
+    positives = (image_ids[:, None] == image_ids).to(logits_per_image.dtype)  # [image, text]
+    targets = positives / positives.sum(1, keepdim=True)  # the same for images and texts
+    return (F.cross_entropy(logits_per_image, targets) + F.cross_entropy(logits_per_image.T, targets)) / 2
 
 
 def sigmoid_loss(
@@ -179,21 +172,6 @@ def sigmoid_loss(
     matches = torch.eye(len(logits_per_image), dtype=logits_per_image.dtype, device=logits_per_image.device)
     signs = 2 * matches - 1  # 1 for matches, -1 for mismatches
     return -F.logsigmoid(signs * logits_per_image).sum() / len(logits_per_image)
-
-
-def max_violation_loss(image_features: Tensor, text_features: Tensor, margin: float = 0.2) -> Tensor:
-    """Hinge loss on the hardest negative: how far it comes within ``margin`` of the match, in cosine similarity.
-
-    ``loss_i = max(0, margin + max_{j != i} s_ij - s_ii)``, averaged where the paper sums; equal features give
-    ``margin``.
-    Source: Faghri et al., 2018, "VSE++: Improving Visual-Semantic Embeddings with Hard Negatives", equation 6.
-    """
-    check_features(image_features, text_features)
-    similarities = cosine_similarities(image_features, text_features)  # [image, text]
-    matched, negatives = similarities.diagonal(), without_diagonal(similarities)
-    loss_images = (margin + negatives.amax(1) - matched).clamp_min(0).mean()
-    loss_texts = (margin + negatives.amax(0) - matched).clamp_min(0).mean()
-    return (loss_images + loss_texts) / 2
 
 
 LOSSES = {  # what training can minimise, by name

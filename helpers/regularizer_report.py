@@ -31,14 +31,14 @@ def regularizer_report(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         views = model.views(images, token_ids, padding)
-        main = MAIN_LOSS(views, TEMPERATURE)
+        main = MAIN_LOSS.loss(views, TEMPERATURE)
         parameters = list(model.parameters())
         main_gradients = torch.autograd.grad(main, parameters, retain_graph=True, allow_unused=True)
         parameters = [p for p, gradient in zip(parameters, main_gradients, strict=True) if gradient is not None]
         main_norm = gradient_norm(main, parameters)
         for name, term in ({MAIN: MAIN_LOSS} | {name: REGULARIZERS[name] for name in names}).items():
             torch.manual_seed(0)  # the same dropout and crops for each term
-            value = term(views, TEMPERATURE)
+            value = term.loss(views, TEMPERATURE)
             matrices = term.similarities(views) if term.similarities else []
             row = {"name": name, "value": value.item()}
             row["ranks"] = [int(torch.linalg.matrix_rank(matrix.detach())) for matrix in matrices] or None
@@ -78,13 +78,13 @@ def recall_alone(term: Regularizer, views: BatchViews, steps: int) -> float:
     freely.
     """
     free: Any = FreeViews(views)
-    value = term(free, TEMPERATURE)
+    value = term.loss(free, TEMPERATURE)
     optimizer = torch.optim.Adam(free.leaves, lr=0.05)
     for _ in range(steps):
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-        value = term(free, TEMPERATURE)
+        value = term.loss(free, TEMPERATURE)
     with torch.no_grad():
         matrices = (term.similarities or cosines)(free)
     own = torch.arange(len(matrices[0]))

@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -144,15 +144,11 @@ def label_smoothing_regularization(image_features: Tensor, text_features: Tensor
     return symmetric_cross_entropy(cosine_similarities(image_features, text_features) / temperature, 1.0)
 
 
-@dataclass(frozen=True)
-class Regularizer:
+class Regularizer(NamedTuple):
     """A term of the loss, and the matrices ``[image, text]`` that it is made of, if it compares images with texts."""
 
     loss: Callable[[BatchViews, Number], Tensor]
     similarities: Callable[[BatchViews], Sequence[Tensor]] | None = None
-
-    def __call__(self, views: BatchViews, temperature: Number) -> Tensor:
-        return self.loss(views, temperature)
 
 
 def features(views: BatchViews) -> tuple[Tensor, Tensor]:

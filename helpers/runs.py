@@ -50,10 +50,8 @@ def load_checkpoint(path: Path) -> dict:
         raise InputError(
             f"{path} is not a checkpoint that this course can read ({reason}); name another, or train again"
         ) from None
-    if not (isinstance(content, dict) and content.get("format") == FORMAT):
-        raise InputError(f"{path} is not a checkpoint of this course; `python -m helpers train` writes them")
-    if content.get("version") != VERSION:
-        raise InputError(f"{path} has version {content.get('version')}, this code reads version {VERSION}; train again")
+    if not (isinstance(content, dict) and (content.get("format"), content.get("version")) == (FORMAT, VERSION)):
+        raise InputError(f"{path} is not a checkpoint of this version of the course; train again")
     return content
 
 

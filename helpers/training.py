@@ -123,7 +123,7 @@ class BatchLoss(nn.Module):
                 loss = loss_function(views.image_features, views.text_features, temperature)
                 parts["loss"] = parts["loss"] + loss / len(all_texts)
                 for name in self.weights:
-                    parts[name] = parts[name] + REGULARIZERS[name](views, temperature) / len(all_texts)
+                    parts[name] = parts[name] + REGULARIZERS[name].loss(views, temperature) / len(all_texts)
         total = parts["loss"] + sum(weight * parts[name] for name, weight in self.weights.items())
         return total, {name: value.detach() for name, value in parts.items()}
 

@@ -171,16 +171,16 @@ SHAPES = [{"batch": 2, "length": 1}, {"batch": 5, "dim": 65, "length": 7}, {"bat
 def test_terms_agree_with_their_references_in_value_and_gradient(name: str, shape: dict[str, int]) -> None:
     of = views(len(str(shape)), **shape)
     expected = value_and_gradients(lambda v, _: REFERENCES[name](v), of)
-    torch.testing.assert_close(value_and_gradients(REGULARIZERS[name], of), expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(value_and_gradients(REGULARIZERS[name].loss, of), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)
 def test_terms_agree_with_their_references_in_float32_and_less(name: str) -> None:
     expected = REFERENCES[name](views(0)).float()
-    value = REGULARIZERS[name](views(0, dtype=torch.float32), TEMPERATURE)
+    value = REGULARIZERS[name].loss(views(0, dtype=torch.float32), TEMPERATURE)
     torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
     for dtype in (torch.float16, torch.bfloat16):
-        value = REGULARIZERS[name](views(0, dtype=dtype), TEMPERATURE)
+        value = REGULARIZERS[name].loss(views(0, dtype=dtype), TEMPERATURE)
         assert value.dtype == torch.float32 or name == "pooled_to_one"
         torch.testing.assert_close(value.float(), expected, rtol=0.05, atol=0.02)
 
@@ -188,9 +188,9 @@ def test_terms_agree_with_their_references_in_float32_and_less(name: str) -> Non
 @pytest.mark.parametrize("name", REGULARIZERS)
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     of = views(1, batch=2, length=3)
-    gradients = value_and_gradients(REGULARIZERS[name], of)[1:]
+    gradients = value_and_gradients(REGULARIZERS[name].loss, of)[1:]
     used = [leaf for leaf, gradient in zip(leaves(of), gradients, strict=True) if gradient is not None]
-    assert torch.autograd.gradcheck(lambda *_: REGULARIZERS[name](of, TEMPERATURE), used, fast_mode=True)
+    assert torch.autograd.gradcheck(lambda *_: REGULARIZERS[name].loss(of, TEMPERATURE), used, fast_mode=True)
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)
@@ -198,19 +198,19 @@ def test_the_order_of_the_batch_changes_nothing(name: str) -> None:
     of = views(2, batch=7)
     order = torch.randperm(7, generator=torch.Generator().manual_seed(0))
     moved = {key: [x[order] for x in v] if isinstance(v, list) else v[order] for key, v in vars(of).items()}
-    value, of_moved = (REGULARIZERS[name](v, TEMPERATURE) for v in (of, SimpleNamespace(**moved)))
+    value, of_moved = (REGULARIZERS[name].loss(v, TEMPERATURE) for v in (of, SimpleNamespace(**moved)))
     torch.testing.assert_close(of_moved, value)
 
 
 def test_values_at_padding_change_nothing() -> None:
     of, wider = views(3), views(3)
-    expected = value_and_gradients(REGULARIZERS["token_wise"], of)
+    expected = value_and_gradients(REGULARIZERS["token_wise"].loss, of)
     for side in ("words", "phrases"):
         garbage = torch.full_like(getattr(of, side), 7.0)
         changed = getattr(of, side).detach().where(~of.padding[:, :, None], garbage)
         setattr(wider, side, torch.cat([changed, garbage], dim=1).requires_grad_())
     wider.padding = torch.cat([of.padding, torch.ones_like(of.padding)], dim=1)
-    for result, wanted in zip(value_and_gradients(REGULARIZERS["token_wise"], wider), expected, strict=True):
+    for result, wanted in zip(value_and_gradients(REGULARIZERS["token_wise"].loss, wider), expected, strict=True):
         if wanted is not None and wanted.shape[1:2] == (6,):  # the gradient of words or phrases
             assert not result[:, 6:].any()
             result = result[:, :6]
@@ -223,7 +223,7 @@ def test_parts_are_compared_within_groups(monkeypatch: pytest.MonkeyPatch) -> No
     groups = [range(0, 3), range(3, 6), range(6, 8)]
     parts = [SimpleNamespace(**{k: v[list(g)] for k, v in vars(of).items() if not isinstance(v, list)}) for g in groups]
     expected = sum(len(g) * REFERENCES["token_wise"](part) for g, part in zip(groups, parts, strict=True)) / 8
-    torch.testing.assert_close(REGULARIZERS["token_wise"](of, TEMPERATURE), expected)
+    torch.testing.assert_close(REGULARIZERS["token_wise"].loss(of, TEMPERATURE), expected)
 
 
 # The loss of a term, made of the cross entropies of the rows and of the columns of its similarity matrices.
@@ -239,7 +239,7 @@ def test_a_term_is_the_cross_entropy_of_its_similarities(name: str) -> None:
     of, labels = views(8), torch.arange(5)
     logits = [matrix / TEMPERATURE for matrix in REGULARIZERS[name].similarities(of)]
     rows, columns = ([F.cross_entropy(m, labels) for m in way] for way in (logits, [m.T for m in logits]))
-    torch.testing.assert_close(REGULARIZERS[name](of, TEMPERATURE), FROM_SIMILARITIES[name](rows, columns))
+    torch.testing.assert_close(REGULARIZERS[name].loss(of, TEMPERATURE), FROM_SIMILARITIES[name](rows, columns))
 
 
 def test_decorrelation_agrees_with_another_library() -> None:
@@ -279,7 +279,7 @@ def test_values_known_exactly() -> None:
 def test_equal_features_give_chance(name: str) -> None:
     equal = {key: torch.ones_like(v) for key, v in vars(views(0, batch=8)).items() if not isinstance(v, list)}
     of = SimpleNamespace(**equal | {"padding": torch.zeros(8, 6, dtype=torch.bool)})
-    assert REGULARIZERS[name](of, TEMPERATURE).item() == pytest.approx(math.log(8), rel=1e-5)
+    assert REGULARIZERS[name].loss(of, TEMPERATURE).item() == pytest.approx(math.log(8), rel=1e-5)
 
 
 def test_each_word_looks_for_its_own_region() -> None:

@@ -174,8 +174,8 @@ def write_wrong_checkpoint(path: Path, kind: str, good: Path) -> None:
         ("cut short", "not a checkpoint that this course can read"),
         ("code", "not a checkpoint that this course can read"),
         ("pickle", "not a checkpoint that this course can read"),
-        ("foreign", "not a checkpoint of this course"),
-        ("other version", "has version 99"),
+        ("foreign", "not a checkpoint of this version of the course"),
+        ("other version", "not a checkpoint of this version of the course"),
         ("other vocabulary", "do not belong together"),
     ],
 )
