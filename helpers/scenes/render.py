@@ -1,7 +1,4 @@
-"""The images of scenes, and the folder of all splits with their captions in the COCO Captions layout.
-
-The captions and their truth are in :mod:`helpers.scenes.captions`.
-"""
+"""The images of scenes, and the folder of all splits with their captions in the COCO Captions layout."""
 
 import itertools
 import math
@@ -113,9 +110,7 @@ class Plan:
     """The images and captions of all splits, sampled before any image is rendered. No two scenes are equal."""
 
     def __init__(self, folder: Path, seed: int, difficulty: Difficulty) -> None:
-        self.folder = folder
-        self.seed = seed
-        self.difficulty = difficulty
+        self.folder, self.seed, self.difficulty = folder, seed, difficulty
         generator = random.Random(f"{seed}/held out")
         colours, shapes = (generator.sample(names, difficulty.held_out) for names in (COLOURS, SHAPES))
         self.held_out = list(zip(colours, shapes, strict=True))  # each colour and each shape is in one pair at most
@@ -125,7 +120,6 @@ class Plan:
         return any((thing.colour, thing.shape) in self.held_out for thing in scene)
 
     def new_scene(self, generator: random.Random, split: str) -> Scene:
-        """Sample scenes until one is new."""
         while True:
             scene = sample_scene(generator, self.difficulty.shapes)
             allowed = split not in ("train", "val") or not self.has_held_out(scene)
@@ -194,10 +188,9 @@ def false_caption(scene: Scene, captions: Sequence[str], generator: random.Rando
 
 
 def write_scenes(root: Path, sizes: dict[str, int] = SPLITS, seed: int = 0, difficulty: Difficulty = EASY) -> None:
-    """Write all splits to ``root`` in the COCO Captions layout; the same seed gives the same bytes.
+    """Write all splits, and ``minimal`` pairs, in the COCO Captions layout; the same seed gives the same bytes.
 
-    Each image has its truth (``things``) and one caption per level (``level``). No two scenes are equal, within a split
-    or between splits. The split ``minimal`` has minimal pairs.
+    Each image has its truth (``things``) and one caption per level (``level``).
     """
     if min(sizes.values()) < 1:
         raise InputError(f"each split needs at least one scene, not {sizes}")
@@ -232,7 +225,6 @@ def read_truth(root: Path, split: str) -> tuple[list[Scene], list[list[str]]] | 
 
 
 def truth_of(records: Sequence[Record]) -> tuple[list[Scene], list[list[str]]] | None:
-    """The scenes of records and the level of each caption; None for records of other sources."""
     if not all("things" in record.image for record in records):
         return None
     levels = [[annotation["level"] for annotation in record.annotations] for record in records]

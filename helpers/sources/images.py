@@ -33,7 +33,7 @@ def read_image(path: Path | str, side: int | None = None) -> Image.Image:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Open a file of one of the formats, however many pixels it has; they are not decoded yet."""
+    """Open a file of one of the formats; its pixels are not decoded yet, and may be too many for Pillow's own limit."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         return Image.open(path, formats=FORMATS)
@@ -44,8 +44,7 @@ def open_image(path: Path) -> Image.Image:
 def read_square(path: Path | str, size: int) -> Image.Image:
     """Read an image file as an RGB square of ``size`` pixels, squashed rather than cropped.
 
-    Equal to ``read_image(path).resize((size, size), BILINEAR)``, except that an image four or more times as large is
-    first reduced in a coarser way, which is much faster for large JPEG files.
+    An image four or more times as large is first reduced in a coarser way, much faster for large JPEG files.
     """
     image = read_image(path, int(REDUCED * size))
     return image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=REDUCED)
