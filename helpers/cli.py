@@ -28,6 +28,8 @@ from helpers.sources.photographs import look, prepare_photographs
 from helpers.text import split_words
 from helpers.training import Recipe, train
 
+Handler = Callable[[argparse.Namespace], None]
+
 
 class CommandLine(argparse.ArgumentParser):
     """An argument parser whose errors are one sentence."""
@@ -61,20 +63,18 @@ def recipe_from(options: argparse.Namespace, **length: float) -> Recipe:
     return Recipe(**given) if {"epochs", "seconds"} & given.keys() else Recipe(**given, **length)
 
 
-def plain_name(arm: str) -> str:
-    """The name of an arm without what a reader overlooks: spaces and capitals."""
-    return arm.replace(" ", "_").casefold()
-
-
 def read_arms(path: Path, epochs: float) -> dict[str, Recipe]:
     """The arms of an experiment: one line per arm, ``NAME`` or ``NAME: OPTIONS``, with the options of ``train``."""
     arms: dict[str, Recipe] = {}
+    plain_names: set[str] = set()  # without what a reader overlooks: spaces and capitals
     for line in filter(str.strip, read_text(path).splitlines()):
         name, _, options = (part.strip() for part in line.partition(":"))
         parser = CommandLine(prog=f"{path}, arm {name!r}", add_help=False, allow_abbrev=False)
         add_recipe_options(parser)
-        if not re.fullmatch(r"\w[\w .,-]*", name) or plain_name(name) in map(plain_name, arms):
+        plain_name = name.replace(" ", "_").casefold()
+        if not re.fullmatch(r"\w[\w .,-]*", name) or plain_name in plain_names:
             raise InputError(f"{path}: each arm needs a different name, of letters, digits, spaces and -_.,: {name!r}")
+        plain_names.add(plain_name)
         try:
             arms[name] = recipe_from(parser.parse_args(shlex.split(options)), epochs=epochs)
         except ValueError as error:
@@ -137,8 +137,16 @@ def run_scenes(options: argparse.Namespace) -> None:
     write_scenes(options.out, {split: getattr(options, split) for split in SPLITS}, options.seed, difficulty)
 
 
+def run_look(options: argparse.Namespace) -> None:
+    print(look(options.folder, options.language))
+
+
+def run_photographs(options: argparse.Namespace) -> None:
+    print(prepare_photographs(options.folder, options.out, options.language))
+
+
 def run_emoji(options: argparse.Namespace) -> None:
-    write_emoji(options.out, options.seed)
+    write_emoji(options.out)
     print(ATTRIBUTION)
 
 
@@ -147,14 +155,16 @@ def make_parser() -> CommandLine:
     parser = CommandLine("python -m helpers", description="Train, evaluate and search models, and prepare their data.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(name: str, explanation: str, handler: Callable[[argparse.Namespace], None]) -> CommandLine:
+    def command(name: str, explanation: str, handler: Handler, **paths: str) -> CommandLine:
+        """Add a command; ``paths`` explains its required options, each of which names a file or folder."""
         added = commands.add_parser(name, help=explanation, description=explanation, allow_abbrev=False)
         added.set_defaults(handler=handler)
+        for option, text in paths.items():
+            added.add_argument(f"--{option}", type=Path, required=True, help=text)
         return added
 
-    added = command("train", "train a dual encoder on pairs", run_train)
-    added.add_argument("--data", type=Path, required=True, help="a folder of pairs, in any layout the course knows")
-    added.add_argument("--out", type=Path, required=True, help="the run's folder, for checkpoints and log")
+    pairs = "a folder of pairs, in any layout the course knows"
+    added = command("train", "train a dual encoder on pairs", run_train, data=pairs, out="a folder for the run")
     add_recipe_options(added)
     added.add_argument("--resume", action="store_true", help="continue in --out; with --epochs, to the same weights")
     added.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N; with torchrun one GPU each")
@@ -165,9 +175,7 @@ def make_parser() -> CommandLine:
         ("evaluate", "measure retrieval: a table, then one JSON object in the last line", run_evaluate),
         ("search", "print the images that fit a query best", run_search),
     ):
-        added = command(name, explanation, handler)
-        added.add_argument("--run", type=Path, required=True, help="a run's folder, or a .pt file")
-        added.add_argument("--data", type=Path, required=True, help="a folder of pairs")
+        added = command(name, explanation, handler, run="a run's folder, or a .pt file", data=pairs)
         added.add_argument("--split", default="test", help="the split to look at (default test)")
     added.add_argument("query", help="what to search for, in quotes")
     added.add_argument("--top", type=int, default=5, metavar="N", help="how many images (default 5)")
@@ -186,34 +194,24 @@ def make_parser() -> CommandLine:
 
 def add_pair_commands(command: Callable[..., CommandLine]) -> None:
     """Add the commands that make, fetch or describe pairs."""
-    language = {"help": "of text files with a line for each language, such as 'de.utf8=ein Hund'"}
-    added = command("look", "describe a folder of pairs", lambda options: print(look(options.folder, options.language)))
-    added.add_argument("folder", type=Path)
-    added.add_argument("--language", **language)
+    out = "the folder to write"
+    described = command("look", "describe a folder of pairs", run_look)
+    prepared = command("photographs", "prepare your own photographs for the course", run_photographs, out=out)
+    for added in (described, prepared):
+        added.add_argument("folder", type=Path, help="images and captions, such as a captions.csv with file,caption")
+        added.add_argument("--language", help="of text files with a line for each language, such as 'de.utf8=ein Hund'")
 
-    def run_photographs(options: argparse.Namespace) -> None:
-        print(prepare_photographs(options.folder, options.out, options.language))
-
-    added = command("photographs", "prepare your own photographs for the course", run_photographs)
-    added.add_argument("folder", type=Path, help="images and a captions.csv with the header file,caption")
-    added.add_argument("--language", **language)
-    added.add_argument("--out", type=Path, required=True, help="the folder to write")
-
-    added = command("coco", "download COCO 2017", lambda options: download_coco(options.out, options.split))
-    added.add_argument("--out", type=Path, required=True, help="the folder to write")
+    added = command("coco", "download COCO 2017", lambda options: download_coco(options.out, options.split), out=out)
     added.add_argument("--split", choices=("train", "val"), default="val", help="val: 1 GB (default); train: 19 GB")
 
-    added = command("scenes", "generate the scenes with their captions", run_scenes)
-    added.add_argument("--out", type=Path, required=True, help="the folder to write")
+    added = command("scenes", "generate the scenes with their captions", run_scenes, out=out)
     added.add_argument("--seed", type=int, default=0, help="a different seed gives different scenes (default 0)")
     for split, count in SPLITS.items():
         added.add_argument(f"--{split}", type=int, default=count, metavar="N", help=f"scenes in {split} ({count})")
     added.add_argument("--hard", action="store_true", help="crowded scenes of small things, some unseen in training")
     added.add_argument("--wrong", type=float, default=0.0, metavar="SHARE", help="untrue training captions")
 
-    added = command("emoji", "render the emoji with their names in English and Chinese", run_emoji)
-    added.add_argument("--out", type=Path, required=True, help="the folder to write")
-    added.add_argument("--seed", type=int, default=0, help="a different seed gives different splits (default 0)")
+    command("emoji", "render the emoji with their names in English and Chinese", run_emoji, out=out)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

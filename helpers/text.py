@@ -20,21 +20,14 @@ RARE = SHARED = 0.1  # shares of words that occur once, and of images without a 
 
 
 def split_words(text: str) -> list[str]:
-    """Split a text into lower-case words, without punctuation; different spellings in Unicode become one.
-
-    >>> split_words("A small, red circle!")
-    ['a', 'small', 'red', 'circle']
-    """
+    """Split a text into lower-case words, without punctuation; different spellings in Unicode become one."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", INVISIBLE.sub("", text.replace("\u2019", "'")).casefold())
     return WORD.findall(text.casefold())
 
 
 class WordTokenizer:
-    """Convert texts to rows of token ids and back, with a fixed vocabulary.
-
-    Id 0 is padding and id 1 is every word outside the vocabulary. Texts longer than ``max_length`` words are cut.
-    """
+    """Convert texts to token ids: 0 is padding, 1 an unknown word. Texts of more than ``max_length`` words are cut."""
 
     def __init__(self, vocabulary: Sequence[str], max_length: int) -> None:
         if list(vocabulary[:2]) != ["<padding>", "<unknown>"]:
@@ -47,8 +40,8 @@ class WordTokenizer:
     def build(cls, captions: Iterable[str], min_count: int = 1, max_length: int = 32) -> "WordTokenizer":
         """Build a tokenizer from training captions only: a word that first occurs in the test set must be unknown.
 
-        Words that occur fewer than ``min_count`` times are left out, so that training meets unknown words too. The
-        maximum length is the number of words of the longest caption, at most ``max_length``.
+        Words that occur fewer than ``min_count`` times are left out, so that training meets unknown words too. Texts
+        may have as many words as the longest caption, at most ``max_length``.
         """
         captions_in_words = [split_words(caption) for caption in captions]
         counts = Counter(word for words in captions_in_words for word in words)
@@ -63,8 +56,7 @@ class WordTokenizer:
     def fit(cls, captions: Sequence[Sequence[str]]) -> tuple["WordTokenizer", list[str]]:
         """The tokenizer of a training, from the captions of each image, and what :func:`unseen` says of it.
 
-        In a large set, words that occur once are left out, so that the model learns what to make of an unknown word;
-        they stay where they are a tenth of the text or more, such as names.
+        A large set leaves out words that occur once, unless they are a tenth of the text or more, such as names.
         """
         texts = list(chain.from_iterable(captions))
         counts = Counter(chain.from_iterable(map(split_words, texts)))
@@ -79,12 +71,11 @@ class WordTokenizer:
         return len(self.vocabulary)
 
     def encode(self, text: str) -> list[int]:
-        """Convert one text to token ids. A text without words becomes one unknown word, never only padding."""
+        """Convert one text to token ids; a text without words becomes one unknown word."""
         ids = [self.id_of.get(word, UNKNOWN) for word in split_words(text)]
         return ids[: self.max_length] or [UNKNOWN]
 
     def decode(self, token_ids: Iterable[int]) -> str:
-        """Convert token ids back to words, without the padding."""
         return " ".join(self.vocabulary[index] for index in token_ids if index != PADDING)
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
