@@ -25,11 +25,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def normalize(pixels: Tensor) -> Tensor:
-    """Subtract ImageNet's mean from pixels uint8 ``[..., 3, height, width]`` and divide by its standard deviation.
-
-    In one multiplication and one subtraction: ``(x / 255 - mean) / std = x / (255 std) - mean / std``.
-    """
+    """Subtract ImageNet's mean from pixels uint8 ``[..., 3, height, width]`` and divide by its standard deviation."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))  # [3, 1, 1]
+    # (x / 255 - mean) / std = x / (255 std) - mean / std, in one multiplication and one subtraction
     return pixels.float().mul_(1 / (255 * std)).sub_(mean / std)
 
 

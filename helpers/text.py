@@ -40,8 +40,7 @@ class WordTokenizer:
     def build(cls, captions: Iterable[str], min_count: int = 1, max_length: int = 32) -> "WordTokenizer":
         """Build a tokenizer from training captions only: a word that first occurs in the test set must be unknown.
 
-        Words that occur fewer than ``min_count`` times are left out, so that training meets unknown words too. Texts
-        may have as many words as the longest caption, at most ``max_length``.
+        Words that occur fewer than ``min_count`` times are left out, so that training meets unknown words too.
         """
         captions_in_words = [split_words(caption) for caption in captions]
         counts = Counter(word for words in captions_in_words for word in words)

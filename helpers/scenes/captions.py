@@ -1,8 +1,4 @@
-"""The captions of scenes: how they are made, whether they are true of a scene, and the best score possible.
-
-A scene is a set of things, each with a shape, a colour, a size and a named place on a 3 x 3 grid. All captions are made
-by :func:`caption_probabilities` and can be read by :func:`read_caption`, so the truth of every caption is known.
-"""
+"""The captions of scenes: how they are made, whether they are true of a scene, and the best score possible."""
 
 import itertools
 import re
@@ -107,11 +103,8 @@ def relations_between(a: Thing, b: Thing) -> list[str]:
 
 
 def caption_probabilities(scene: Scene, level: str) -> dict[str, float]:
-    """Every caption that a scene can get at a level, with its probability; this is how captions are made.
-
-    All statements are equally probable, and so are the wordings of each.
-    """
-    statements = wordings(scene, level)
+    """Every caption that a scene can get at a level, with its probability; this is how captions are made."""
+    statements = wordings(scene, level)  # equally probable, as are the wordings of each
     probabilities: dict[str, float] = defaultdict(float)
     for ways in statements:
         for caption in ways:

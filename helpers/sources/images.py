@@ -42,10 +42,7 @@ def open_image(path: Path) -> Image.Image:
 
 
 def read_square(path: Path | str, size: int) -> Image.Image:
-    """Read an image file as an RGB square of ``size`` pixels, squashed rather than cropped.
-
-    An image four or more times as large is first reduced in a coarser way, much faster for large JPEG files.
-    """
+    """Read an image file as an RGB square of ``size`` pixels, squashed; much larger images are first reduced coarsely."""
     image = read_image(path, int(REDUCED * size))
     return image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=REDUCED)
 
