@@ -13,9 +13,7 @@ from helpers.files import InputError
 
 OTHER_SIDE = {"left": "right", "right": "left", "左": "右", "右": "左"}
 # Not within another word ("bright", "leftover"), but with an ending that makes it a side: "leftmost", "right-handed".
-SIDE = re.compile(
-    r"左右|左|右|(?<![a-z])(?:left|right)(?=(?:most|wards?|side|hand(?:ed|er|side)?)?(?![a-z]))", re.IGNORECASE
-)
+SIDE = re.compile(r"(?i)左右|左|右|(?<![a-z])(?:left|right)(?=(?:most|wards?|side|hand(?:ed|er|side)?)?(?![a-z]))")
 LEAST_SHARE = 0.5  # of the area, which a crop keeps by default
 NARROWEST = 3 / 4  # width over height of a crop, relative to the image; the widest is 4 / 3
 
@@ -65,8 +63,7 @@ class Augmentation:
     """Random changes of a pair.
 
     ``flip`` mirrors half of all images. If a caption says left or right, ``"skip"`` leaves the pair unchanged, which is
-    always safe, and ``"exchange"`` exchanges the words. ``crop`` is the least share of the area that an image keeps; a
-    small share may cut off what the caption names. None turns either off.
+    always safe, and ``"exchange"`` exchanges the words. ``crop`` is the least share of the area that an image keeps.
     """
 
     flip: str | None = None

@@ -10,7 +10,6 @@ import sys
 import typing
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from errno import ENOSPC
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -63,15 +62,13 @@ def recipe_from(given: dict, **length: float) -> Recipe:
 def read_arms(path: Path, epochs: float) -> dict[str, Recipe]:
     """The arms of an experiment: one line per arm, ``NAME`` or ``NAME: OPTIONS``, with the options of ``train``."""
     arms: dict[str, Recipe] = {}
-    plain_names: set[str] = set()  # without what a reader overlooks: spaces and capitals
     for line in filter(str.strip, read_text(path).splitlines()):
         name, _, options = (part.strip() for part in line.partition(":"))
         parser = CommandLine(prog=f"{path}, arm {name!r}", add_help=False, allow_abbrev=False)
         add_recipe_options(parser)
-        plain_name = name.replace(" ", "_").casefold()
-        if not re.fullmatch(r"\w[\w .,-]*", name) or plain_name in plain_names:
+        plain_names = {arm.replace(" ", "_").casefold() for arm in (*arms, name)}  # readers overlook the difference
+        if not re.fullmatch(r"\w[\w .,-]*", name) or len(plain_names) == len(arms):
             raise InputError(f"{path}: each arm needs a different name, of letters, digits, spaces and -_.,: {name!r}")
-        plain_names.add(plain_name)
         try:
             arms[name] = recipe_from(vars(parser.parse_args(shlex.split(options))), epochs=epochs)
         except ValueError as error:
@@ -173,12 +170,7 @@ def make_parser() -> CommandLine:
     added.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1 for each arm (default 5)")
     added.add_argument("--margin", type=float, default=1.0, metavar="N", help="smallest difference of interest, points")
     added.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at once, one thread each (default 2)")
-    add_pair_commands(command)
-    return parser
 
-
-def add_pair_commands(command: Callable[..., CommandLine]) -> None:
-    """Add the commands that make, fetch or describe pairs."""
     out = "the folder to write"
     described = command("look", "describe a folder of pairs", look)
     prepared = command("photographs", "prepare your own photographs for the course", prepare_photographs, out=out)
@@ -197,6 +189,7 @@ def add_pair_commands(command: Callable[..., CommandLine]) -> None:
     added.add_argument("--wrong", type=float, default=0.0, metavar="SHARE", help="untrue training captions")
 
     command("emoji", "render the emoji with their names in English and Chinese", run_emoji, out=out)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -215,8 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as other programs do
     except (ValueError, OSError) as error:
-        reason = f"cannot write the output ({error.strerror})" if getattr(error, "errno", None) == ENOSPC else error
-        print(f"python -m helpers: {reason}", file=sys.stderr)
+        print(f"python -m helpers: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -35,11 +35,9 @@ class ImageTextDataset(Dataset):
     """Pairs of an image and a text, which is a caption or a list of captions; each epoch samples one.
 
     ``dataset[i]`` is ``{"image": float [3, size, size], "text": str, "image_id": int}``: RGB, resized to a square of
-    ``image_size`` pixels, normalised with ImageNet's mean and standard deviation. Rows with the same image file have
-    the same ``image_id``. With several image sizes, each batch has one of them. With ``captions_per_image`` of 2 or
-    more, ``further_texts`` has the further sampled captions. Everything random (caption, crop, flip, image size)
-    depends on the seed, the epoch and the row, whatever the number of workers. Call :meth:`set_epoch` before each
-    epoch. Lists that are not pairs raise an ``InputError``.
+    ``image_size`` pixels (one of several sizes for each batch), normalised with ImageNet's mean and standard deviation.
+    Rows with the same file have the same ``image_id``; further captions of an image are its ``further_texts``. All that
+    is random depends on the seed, the epoch and the row only; call :meth:`set_epoch` before each epoch.
     """
 
     def __init__(
@@ -64,7 +62,6 @@ class ImageTextDataset(Dataset):
         self._epoch = torch.zeros(1, dtype=torch.long).share_memory_()  # shared with workers that are already running
         self._cache_file: str | None = None
         self._cache: np.ndarray | None = None  # the file, mapped into memory
-        self._cache_rows = np.arange(len(self.image_paths))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the captions and augmentations of this epoch, also in workers that are already running."""
@@ -113,18 +110,15 @@ class ImageTextDataset(Dataset):
         self._cache_rows, self._cache = np.searchsorted(rows, self.image_ids), None
 
     def sample_captions(self, row: int) -> list[str]:
-        """The ``captions_per_image`` captions of this row in this epoch, before any augmentation.
-
-        They differ, unless the image has fewer. Of two captions, the one with twice as many words, which says more, is
-        four times as likely to come first.
-        """
+        """The ``captions_per_image`` captions of this row in this epoch, before any augmentation."""
         captions = self.captions[row]
         if len(captions) == 1:
             return captions * self.captions_per_image
         generator = self._random(row)
         if self.captions_per_image == 1:
             return [generator.choice(captions)]
-        # Efraimidis and Spirakis, 2006: sorting by random ** (1 / weight) samples by weight without replacement.
+        # Efraimidis and Spirakis, 2006: sorting by random ** (1 / weight) samples by weight without replacement. Here
+        # the weight is the square of the number of words, since a longer caption says more of its image.
         keys = [generator.random() ** (1 / max(1, len(split_words(caption))) ** 2) for caption in captions]
         ranked = [caption for _, caption in sorted(zip(keys, captions, strict=True), reverse=True)]
         return [ranked[number % len(ranked)] for number in range(self.captions_per_image)]
@@ -222,7 +216,7 @@ def make_loader(
     ranks: int = 1,
 ) -> DataLoader:
     """Shuffled training batches. Call ``set_epoch`` on the dataset and on ``batch_sampler`` before each epoch."""
-    batches = EpochBatches(len(dataset), batch_size, seed, rank=rank, ranks=ranks)
+    batches = EpochBatches(len(dataset), batch_size, seed, rank, ranks)
     # Each worker keeps two batches of float32 ready; one that finds no room for them would wait for ever.
     needed = 2 * workers * 4 * 3 * dataset.image_size**2 * batches.batch_size // ranks
     if workers and SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free < needed:

@@ -86,10 +86,7 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
 
 def read_text(path: Path) -> str:
     """Read a text file: UTF-8, UTF-16, or what the bytes look like; lines end in ``\\n``."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror})") from None
+    content = path.read_bytes()
     encoding = "utf-8-sig"
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"

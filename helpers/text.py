@@ -38,15 +38,13 @@ class WordTokenizer:
 
     @classmethod
     def build(cls, captions: Iterable[str], min_count: int = 1, max_length: int = 32) -> "WordTokenizer":
-        """Build a tokenizer from training captions only: a word that first occurs in the test set must be unknown.
-
-        Words that occur fewer than ``min_count`` times are left out, so that training meets unknown words too.
-        """
+        """Build a tokenizer from training captions only: a word that first occurs in the test set must be unknown."""
         captions_in_words = [split_words(caption) for caption in captions]
         counts = Counter(word for words in captions_in_words for word in words)
         if not counts:
             raise InputError("these captions do not contain a single word; a vocabulary needs at least one")
         # Most frequent first, ties in alphabetical order, so that the ids do not depend on the order of the captions.
+        # Rare words can be left out, so that training meets unknown words too.
         words = sorted((word for word in counts if counts[word] >= min_count), key=lambda word: (-counts[word], word))
         longest = max(map(len, captions_in_words))
         return cls(["<padding>", "<unknown>", *words], min(longest, max_length))
@@ -91,16 +89,13 @@ def unseen(tokenizer: WordTokenizer, captions: Sequence[Sequence[str]]) -> list[
     words = {text: tuple(split_words(text)) for text in texts}
     images_with = Counter(chain.from_iterable({words[text] for text in own} for own in captions))
     shared = sum(all(words[text] and images_with[words[text]] > 1 for text in own) for own in captions)
-    found = {
-        f"have more than {tokenizer.max_length} words; what follows is cut off": [
-            text for text in texts if len(words[text]) > tokenizer.max_length
-        ],
-        "have no word, so they are all the same to the model": [text for text in texts if not words[text]],
-        "have only unknown words, so they are all the same to the model": [
-            text for text in texts if words[text] and not tokenizer.id_of.keys() & words[text]
-        ],
-    }
-    lines = [f"{len(own):,} of {len(texts):,} captions {what}: {own[0][:60]!r}" for what, own in found.items() if own]
+    long = [text for text in texts if len(words[text]) > tokenizer.max_length]
+    wordless = [text for text in texts if not words[text]]
+    unknown = [text for text in texts if words[text] and not tokenizer.id_of.keys() & words[text]]
+    found = [(long, f"more than {tokenizer.max_length} words; what follows is cut off")]
+    found.append((wordless, "no word, so they are all the same to the model"))
+    found.append((unknown, "only unknown words, so they are all the same to the model"))
+    lines = [f"{len(own):,} of {len(texts):,} captions have {what}: {own[0][:60]!r}" for own, what in found if own]
     if shared > SHARED * len(captions):
         which = f"{shared:,} of {len(captions):,} images share every caption with another image"
         lines.append(f"{which}; no model can tell these captions apart, and the loss cannot reach 0")

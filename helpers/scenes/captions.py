@@ -59,11 +59,6 @@ def describe(thing: Thing, *parts: str, other_words: bool = False) -> str:
     return " ".join(["an" if words[0][0] in "aeiou" else "a", *words, *place])
 
 
-def join(parts: Sequence[str]) -> str:
-    """Join parts as in a sentence: "a", "a and b", "a, b and c"."""
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
 def wordings(scene: Scene, level: str) -> list[list[str]]:
     """All statements about a scene at a level, each with its several wordings.
 
@@ -89,7 +84,8 @@ def wordings(scene: Scene, level: str) -> list[list[str]]:
         plain = [describe(thing, "size", "colour", "place") for thing in scene]
         other = [describe(thing, "size", "colour", "place", other_words=True) for thing in scene]
         place_first = [f"{PLACES[thing.place][0]} {describe(thing, 'size', 'colour')}" for thing in scene]
-        return [[join(plain), join(other), join(place_first)]]
+        lists = [", ".join(parts).rsplit(", ", 1) for parts in (plain, other, place_first)]
+        return [[" and ".join(parts) for parts in lists]]  # "a", "a and b", "a, b and c"
     raise ValueError(f"no caption level {level!r}; there are {', '.join(LEVELS)}")
 
 
@@ -112,9 +108,6 @@ def caption_probabilities(scene: Scene, level: str) -> dict[str, float]:
     return dict(probabilities)
 
 
-# The shape, colour, size and place that a caption names of one thing; None for what it does not name.
-Description = tuple[str, str | None, str | None, str | None]
-
 SIZE_OF_WORD = {word: size for size, words in SIZES.items() for word in words}
 PLACE_OF_WORDS = {words: place for place, ways in PLACES.items() for words in ways}
 RELATION_OF_WORDS = {words: relation for relation, (ways, _) in RELATIONS.items() for words in ways}
@@ -133,8 +126,8 @@ RELATION = re.compile(f" {any_of(RELATION_OF_WORDS)} ")
 
 
 @lru_cache(maxsize=100_000)
-def read_caption(caption: str) -> tuple[tuple[Description, ...], str | None]:
-    """The things that a caption names, and the relation between two if it names one; ``ValueError`` for other words."""
+def read_caption(caption: str) -> tuple[tuple[tuple[str | None, ...], ...], str | None]:
+    """The shape, colour, size and place of each thing in a caption, and the relation; None for what it does not say."""
     text = re.sub(r"^(there is|a picture of) ", "", caption.strip().lower().rstrip("."))
     relation = RELATION.search(text)
     parts = [text[: relation.start()], text[relation.end() :]] if relation else re.split(r", | and ", text)
@@ -186,7 +179,7 @@ def ceiling(scenes: Sequence[Scene], captions: Sequence[Sequence[str]]) -> dict[
 
     Given a caption, it answers with the image whose scene most probably got it, and is right with probability
     ``max_i p(caption | scene i) / sum_i p(caption | scene i)``. Given an image, it answers with the caption for which
-    that share is largest. ``captions`` holds the captions of each scene in the gallery.
+    that share is largest.
     """
     column_of = {caption: column for column, caption in enumerate(dict.fromkeys(itertools.chain(*captions)))}
     shares = np.zeros((len(scenes), len(column_of)))  # [scenes, captions], first p(caption | scene)
@@ -197,20 +190,14 @@ def ceiling(scenes: Sequence[Scene], captions: Sequence[Sequence[str]]) -> dict[
                     shares[row, column_of[caption]] = probability
     shares /= shares.sum(0)  # p(scene | caption)
     queries = [column_of[caption] for caption in itertools.chain(*captions)]
-    return {
-        "image_to_text": 100 * float(shares.max(1).mean()),
-        "text_to_image": 100 * float(shares.max(0)[queries].mean()),
-    }
+    text_to_image = 100 * float(shares.max(0)[queries].mean())
+    return {"image_to_text": 100 * float(shares.max(1).mean()), "text_to_image": text_to_image}
 
 
 class MinimalPair(NamedTuple):
-    """Two scenes and two captions, each true of its own scene only: two things have exchanged colours or places.
+    """Two scenes and two captions, each true of its own scene only: two things have exchanged colours or places."""
 
-    - ``colours``: "a red circle left of a blue square" and "a blue circle left of a red square".
-    - ``sides``: "a red circle left of a blue square" and "a red circle right of a blue square".
-    """
-
-    kind: str
+    kind: str  # "colours": "a red circle left of a blue square", "a blue circle left of a red square"; or "sides"
     scenes: tuple[Scene, Scene]
     captions: tuple[str, str]
 

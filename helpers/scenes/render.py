@@ -100,8 +100,7 @@ def outline(shape: str) -> list[tuple[float, float]]:
     if shape == "star":  # ten corners, alternately far and near
         angles = [math.pi * (k / 5 - 0.5) for k in range(10)]
         return [(r * math.cos(a), r * math.sin(a)) for a, r in zip(angles, itertools.cycle([1, 0.45]), strict=False)]
-    arm = 0.3  # a cross: three corners, turned by four right angles
-    quarter = [(-arm, -0.9), (arm, -0.9), (arm, -arm)]
+    quarter = [(-0.3, -0.9), (0.3, -0.9), (0.3, -0.3)]  # of a cross, turned by four right angles
     turns = [(1, 0), (0, 1), (-1, 0), (0, -1)]
     return [(c * u - s * v, s * u + c * v) for c, s in turns for u, v in quarter]
 
@@ -151,21 +150,20 @@ class Plan:
     def minimal(self, count: int) -> list[Record]:
         """Sample minimal pairs, half of each kind: two images with one caption each."""
         generator = random.Random(f"{self.seed}/minimal")
-        chosen = []
-        while len(chosen) < count:
-            kind = ("colours", "sides")[len(chosen) % 2]
+        records: list[Record] = []
+        while len(records) < 2 * count:
+            number = len(records) // 2
+            kind = ("colours", "sides")[number % 2]
             pairs = minimal_pairs(self.new_scene(generator, "minimal"))
             pairs = [pair for pair in pairs if pair.kind == kind and pair.scenes[1] not in self.seen]
             if pairs:
-                chosen.append(generator.choice(pairs))
-                self.seen.add(chosen[-1].scenes[1])
-        records = []
-        for image_id in range(2 * count):
-            pair, side = chosen[image_id // 2], image_id % 2
-            record = self.record("minimal", image_id, pair.scenes[side])
-            record.image |= {"pair": image_id // 2, "kind": pair.kind}
-            record.annotations.append({"image_id": image_id, "caption": pair.captions[side], "level": "related"})
-            records.append(record)
+                pair = generator.choice(pairs)
+                self.seen.add(pair.scenes[1])
+                for scene, caption in zip(pair.scenes, pair.captions, strict=True):
+                    record = self.record("minimal", len(records), scene)
+                    record.image |= {"pair": number, "kind": kind}
+                    record.annotations = [{"image_id": len(records), "caption": caption, "level": "related"}]
+                    records.append(record)
         return records
 
     def record(self, split: str, image_id: int, scene: Scene) -> Record:

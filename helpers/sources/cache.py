@@ -1,7 +1,6 @@
 """A cache of decoded images: the pixels of a whole split in one ``.npy`` file, mapped into memory when it is read.
 
-Its name depends on the paths, sizes and times of the images, so an image that was replaced is decoded again, even if
-the new one has the same size and date.
+The paths, sizes and times of the images are in the hashes of its name, so an image that was replaced is decoded again.
 """
 
 import hashlib
@@ -29,10 +28,7 @@ def decoded(paths: Sequence[Path | str], image_size: int, folder: Path | str | N
 def cached(
     paths: Sequence[Path | str], kind: str, write: Callable[[Path, Sequence[str]], None], folder: Path | str | None
 ) -> np.ndarray:
-    """What ``write(file, paths)`` computes of all images, one row per image, read-only.
-
-    The first call writes a file into ``folder`` (``data/cache``), and other processes wait for it; later calls map it.
-    """
+    """What ``write(file, paths)`` computes of all images, a row per image, read-only, from a file in ``folder``."""
     paths = [os.path.abspath(path) for path in paths]
     folder = CACHE if folder is None else Path(folder)
     images = f"{short_hash(paths)}-{kind}"

@@ -29,7 +29,6 @@ LINE_SHARE = 0.89  # height of a line of the font as a share of the image's heig
 # Two drawings look alike if the root mean square difference of their 32 x 32 pixels is below this, of 255. A man
 # mechanic and a mechanic differ by less than 0.3; the next pair, two flags in two blues, by more than 1.
 LOOK_ALIKE = 0.6
-VARIATION_SELECTOR = "\ufe0f"  # after a character: show it as an emoji, not as text
 SKIN_TONES = re.compile("[\U0001f3fb-\U0001f3ff]")
 # Two regional indicators (a country), or a black flag followed by the invisible letters of its region.
 FLAG = re.compile("[\U0001f1e6-\U0001f1ff]{2}|\U0001f3f4[\U000e0020-\U000e007f]+")
@@ -96,13 +95,10 @@ def look_alikes(pictures: Sequence[Image.Image]) -> list[int]:
 
 
 def write_emoji(out: Path, seed: int = 0) -> None:
-    """Render the emoji into ``out`` in the COCO Captions layout; the same seed gives the same splits and bytes.
-
-    An image's entry lists all ``emoji`` that look like it, and a caption's entry has its ``language``, "en" or "zh".
-    """
+    """Render the emoji into ``out`` in the COCO Captions layout; the same seed gives the same splits and bytes."""
     names = read_names()
     if not features.check("raqm"):  # without it, Pillow cannot render flags, families and other sequences
-        names = {emoji: entry for emoji, entry in names.items() if len(emoji.replace(VARIATION_SELECTOR, "")) == 1}
+        names = {emoji: entry for emoji, entry in names.items() if len(emoji.replace("\ufe0f", "")) == 1}
     with atomic_folder(out) as partial:
         (partial / "images").mkdir()
         with ProcessPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
@@ -128,7 +124,7 @@ def write_emoji(out: Path, seed: int = 0) -> None:
 
 
 def make_record(folder: Path, image_id: int, entries: dict[str, dict]) -> Record:
-    """The record of a drawing, whose file is named by the code points of its first emoji."""
+    """The record of a drawing: all ``emoji`` that look like it, and their captions with a ``language``, en or zh."""
     path = folder / ("-".join(f"{ord(character):04X}" for character in next(iter(entries))) + ".png")
     image = {"id": image_id, "file_name": path.name, "width": SIZE, "height": SIZE, "emoji": list(entries)}
     captions = [

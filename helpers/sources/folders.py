@@ -62,11 +62,7 @@ class Pairs:
 
 
 def open_pairs(path: Path | str, language: str | None = None) -> Pairs:
-    """Recognise the layout of a folder and read all its pairs; ``InputError`` if there is none, or more than one.
-
-    ``language`` chooses from text files that have a line for each language, such as ``de.utf8=ein Hund``; without it,
-    or for English, their first line is the caption.
-    """
+    """Recognise the layout of a folder and read its pairs; ``language`` chooses among translations in text files."""
     folder = Path(path)
     layout, files = find_layout(folder)
     note = f" in {files[0].name}" if layout == TABLE else ""

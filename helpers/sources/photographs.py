@@ -46,11 +46,7 @@ def counts(by_split: dict[str, list[Record]]) -> str:
 
 
 def prepare_photographs(folder: Path, out: Path, language: str | None = None) -> str:
-    """Write photographs with captions as a set of the course, and report what was written.
-
-    Each photograph becomes an upright JPEG file of at most 1,024 pixels on its longer side, without the camera's notes,
-    such as the place where it was taken.
-    """
+    """Write photographs as a set of the course: upright JPEG files of at most 1,024 pixels on their longer side."""
     pairs = open_pairs(folder, language)
     uncaptioned = [path.name for path in images_without_captions(pairs.by_split)]
     if uncaptioned:
