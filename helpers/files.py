@@ -86,7 +86,10 @@ def locked(path: Path, wait: bool = False) -> Iterator[None]:
 
 def read_text(path: Path) -> str:
     """Read a text file: UTF-8, UTF-16, or what the bytes look like; lines end in ``\\n``."""
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror})") from None
     encoding = "utf-8-sig"
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
