@@ -1,8 +1,4 @@
-"""Augmentations that keep captions true: random crops, and flips that read the caption first.
-
-The mirror image of "a red circle left of a blue square" shows a red circle *right* of it. So a flip leaves such a pair
-unchanged, or exchanges the words.
-"""
+"""Augmentations that keep captions true: random crops, and flips that read the caption first."""
 
 import math
 import random
@@ -17,9 +13,7 @@ from helpers.files import InputError
 
 OTHER_SIDE = {"left": "right", "right": "left", "左": "右", "右": "左"}
 # Not within another word ("bright", "leftover"), but with an ending that makes it a side: "leftmost", "right-handed".
-SIDE = re.compile(
-    r"左右|左|右|(?<![a-z])(?:left|right)(?=(?:most|wards?|side|hand(?:ed|er|side)?)?(?![a-z]))", re.IGNORECASE
-)
+SIDE = re.compile(r"(?i)左右|左|右|(?<![a-z])(?:left|right)(?=(?:most|wards?|side|hand(?:ed|er|side)?)?(?![a-z]))")
 LEAST_SHARE = 0.5  # of the area, which a crop keeps by default
 NARROWEST = 3 / 4  # width over height of a crop, relative to the image; the widest is 4 / 3
 
@@ -33,8 +27,6 @@ def exchange_sides(caption: str) -> str:
     """Exchange left and right in a caption, in English and Chinese; twice gives the caption back.
 
     Right for sides, as in scenes; wrong where "left" is a verb or "right" means correct. 左右, "about", stays.
-    >>> exchange_sides("a red circle left of a blue square at the top right")
-    'a red circle right of a blue square at the top left'
     """
 
     def other_side(match: re.Match) -> str:
@@ -71,8 +63,7 @@ class Augmentation:
     """Random changes of a pair.
 
     ``flip`` mirrors half of all images. If a caption says left or right, ``"skip"`` leaves the pair unchanged, which is
-    always safe, and ``"exchange"`` exchanges the words. ``crop`` is the least share of the area that an image keeps,
-    above 0 and at most 1; a small share may cut off what the caption names. None turns either off.
+    always safe, and ``"exchange"`` exchanges the words. ``crop`` is the least share of the area that an image keeps.
     """
 
     flip: str | None = None
@@ -101,9 +92,8 @@ def parse_augmentation(texts: Sequence[str]) -> Augmentation | None:
     for text in texts:
         name, _, value = text.partition(":")
         if name not in ("flip", "crop") or name in chosen:
-            raise InputError(
-                f"cannot use the augmentation {text!r}; write flip, flip:exchange or crop:SHARE, once each"
-            )
+            hint = "write flip, flip:exchange or crop:SHARE, once each"
+            raise InputError(f"cannot use the augmentation {text!r}; {hint}")
         try:
             chosen[name] = (value or "skip") if name == "flip" else float(value or LEAST_SHARE)
         except ValueError:

@@ -10,9 +10,8 @@ import sys
 import typing
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from errno import ENOSPC
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 
@@ -55,15 +54,9 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, **settings, **KINDS.get(types[field.name], {"type": float, "metavar": "N"}))
 
 
-def recipe_from(options: argparse.Namespace, **length: float) -> Recipe:
-    """The recipe that the options describe; ``length`` says how long to train where they do not."""
-    given = {f.name: getattr(options, f.name) for f in dataclasses.fields(Recipe) if hasattr(options, f.name)}
+def recipe_from(given: dict, **length: float) -> Recipe:
+    """The recipe with the given fields; ``length`` says how long to train where they do not."""
     return Recipe(**given) if {"epochs", "seconds"} & given.keys() else Recipe(**given, **length)
-
-
-def plain_name(arm: str) -> str:
-    """The name of an arm without what a reader overlooks: spaces and capitals."""
-    return arm.replace(" ", "_").casefold()
 
 
 def read_arms(path: Path, epochs: float) -> dict[str, Recipe]:
@@ -73,10 +66,11 @@ def read_arms(path: Path, epochs: float) -> dict[str, Recipe]:
         name, _, options = (part.strip() for part in line.partition(":"))
         parser = CommandLine(prog=f"{path}, arm {name!r}", add_help=False, allow_abbrev=False)
         add_recipe_options(parser)
-        if not re.fullmatch(r"\w[\w .,-]*", name) or plain_name(name) in map(plain_name, arms):
+        plain_names = {arm.replace(" ", "_").casefold() for arm in (*arms, name)}  # readers overlook the difference
+        if not re.fullmatch(r"\w[\w .,-]*", name) or len(plain_names) == len(arms):
             raise InputError(f"{path}: each arm needs a different name, of letters, digits, spaces and -_.,: {name!r}")
         try:
-            arms[name] = recipe_from(parser.parse_args(shlex.split(options)), epochs=epochs)
+            arms[name] = recipe_from(vars(parser.parse_args(shlex.split(options))), epochs=epochs)
         except ValueError as error:
             raise InputError(f"{path}, arm {name!r}: {error}") from None
     if len(arms) < 2:
@@ -84,77 +78,75 @@ def read_arms(path: Path, epochs: float) -> dict[str, Recipe]:
     return arms
 
 
-def run_train(options: argparse.Namespace) -> None:
-    recipe = recipe_from(options, seconds=60.0)
-    if options.workers < 0:
-        raise InputError(f"--workers must be 0 or more, not {options.workers}")
-    settings = {name: getattr(options, name) for name in ("resume", "device", "workers", "cache")}
+def run_train(data: Path, out: Path, resume: bool, device: str, workers: int, cache: Path | None, **given: Any) -> str:
+    recipe = recipe_from(given, seconds=60.0)
+    if workers < 0:
+        raise InputError(f"--workers must be 0 or more, not {workers}")
     torch.set_num_threads(min(2, torch.get_num_threads()))
-    with process_group(options.device) as ranks, nullcontext() if ranks.rank else locked(options.out):
+    with process_group(device) as ranks, nullcontext() if ranks.rank else locked(out):
         try:
-            train(options.data, options.out, recipe, **settings)
+            train(data, out, recipe, resume=resume, device=device, workers=workers, cache=cache)
         except KeyboardInterrupt:
-            saved = (options.out / "last.pt").is_file()
+            saved = (out / "last.pt").is_file()
             what = "continue it with --resume" if saved else "nothing was saved yet; start it again"
-            print(f"the run in {options.out} was stopped; {what}", file=sys.stderr)
+            print(f"the run in {out} was stopped; {what}", file=sys.stderr)
             raise
-    if ranks.rank == 0:
-        print(f"the run is in {options.out}")
+    return "" if ranks.rank else f"the run is in {out}"
 
 
-def run_evaluate(options: argparse.Namespace) -> None:
-    result = evaluate_split(load_checkpoint(find_checkpoint(options.run)), options.data, options.split)
-    print(table(result), json.dumps(result), sep="\n")
+def run_evaluate(run: Path, data: Path, split: str) -> str:
+    result = evaluate_split(load_checkpoint(find_checkpoint(run)), data, split)
+    return f"{table(result)}\n{json.dumps(result)}"
 
 
-def run_search(options: argparse.Namespace) -> None:
-    checkpoint = load_checkpoint(find_checkpoint(options.run))
+def run_search(run: Path, data: Path, split: str, query: str, top: int) -> str:
+    checkpoint = load_checkpoint(find_checkpoint(run))
     known = restore_model(checkpoint)[1].id_of
-    if unknown := [word for word in split_words(options.query) if word not in known]:
+    if unknown := [word for word in split_words(query) if word not in known]:
         print(f"words that the model does not know: {', '.join(unknown)}", file=sys.stderr)
-    for path, score in search_images(checkpoint, options.data, options.split, options.query, options.top):
-        print(f"{score:7.3f}  {path}")
+    return "\n".join(f"{score:7.3f}  {path}" for path, score in search_images(checkpoint, data, split, query, top))
 
 
-def run_experiment_command(options: argparse.Namespace) -> None:
-    arms = read_arms(options.arms, options.epochs)
-    if options.out.resolve() == options.arms.resolve():
-        raise InputError(f"--out would overwrite the arms in {options.arms}; choose another name")
-    with locked(options.out):
-        rows = run_experiment(options.data, arms, options.out, range(options.seeds), options.jobs)
-    baseline, *others = arms
-    cells = verdicts(compare(rows, baseline, dict.fromkeys(others, "primary"), options.margin))
+def run_arms(data: Path, arms: Path, out: Path, epochs: float, seeds: int, margin: float, jobs: int) -> str:
+    recipes = read_arms(arms, epochs)
+    if out.resolve() == arms.resolve():
+        raise InputError(f"--out would overwrite the arms in {arms}; choose another name")
+    with locked(out):
+        rows = run_experiment(data, recipes, out, range(seeds), jobs)
+    baseline, *others = recipes
     lines = [["", "seeds", "difference", "95 % interval", "verdict"]]
-    for cell in cells:
+    for cell in verdicts(compare(rows, baseline, dict.fromkeys(others, "primary"), margin)):
         interval = f"{cell['low']:+.2f} to {cell['high']:+.2f}"
         lines.append([cell["arm"], str(cell["n"]), f"{cell['mean']:+.2f}", interval, cell["verdict"]])
-    print(f"test R@1, mean of both directions, in points compared with {baseline}; intervals are simultaneous")
-    print("\n".join(aligned(lines)))
+    title = f"test R@1, mean of both directions, in points compared with {baseline}; intervals are simultaneous"
+    return "\n".join([title, *aligned(lines)])
 
 
-def run_scenes(options: argparse.Namespace) -> None:
-    difficulty = (HARD if options.hard else EASY)._replace(wrong=options.wrong)
-    write_scenes(options.out, {split: getattr(options, split) for split in SPLITS}, options.seed, difficulty)
+def run_scenes(out: Path, seed: int, hard: bool, wrong: float, **sizes: int) -> None:
+    difficulty = (HARD if hard else EASY)._replace(wrong=wrong)
+    write_scenes(out, {split: sizes[split] for split in SPLITS}, seed, difficulty)
 
 
-def run_emoji(options: argparse.Namespace) -> None:
-    write_emoji(options.out, options.seed)
-    print(ATTRIBUTION)
+def run_emoji(out: Path) -> str:
+    write_emoji(out)
+    return ATTRIBUTION
 
 
 def make_parser() -> CommandLine:
-    """The parser of all commands; ``options.handler`` carries out the one that was chosen."""
+    """The parser of all commands; the option ``handler`` carries out the one that was chosen."""
     parser = CommandLine("python -m helpers", description="Train, evaluate and search models, and prepare their data.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(name: str, explanation: str, handler: Callable[[argparse.Namespace], None]) -> CommandLine:
+    def command(name: str, explanation: str, handler: Callable[..., str | None], **paths: str) -> CommandLine:
+        """Add a command, whose handler returns what to print; ``paths`` explains its required options for paths."""
         added = commands.add_parser(name, help=explanation, description=explanation, allow_abbrev=False)
         added.set_defaults(handler=handler)
+        for option, text in paths.items():
+            added.add_argument(f"--{option}", type=Path, required=True, help=text)
         return added
 
-    added = command("train", "train a dual encoder on pairs", run_train)
-    added.add_argument("--data", type=Path, required=True, help="a folder of pairs, in any layout the course knows")
-    added.add_argument("--out", type=Path, required=True, help="the run's folder, for checkpoints and log")
+    pairs = "a folder of pairs, in any layout the course knows"
+    added = command("train", "train a dual encoder on pairs", run_train, data=pairs, out="a folder for the run")
     add_recipe_options(added)
     added.add_argument("--resume", action="store_true", help="continue in --out; with --epochs, to the same weights")
     added.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N; with torchrun one GPU each")
@@ -165,14 +157,12 @@ def make_parser() -> CommandLine:
         ("evaluate", "measure retrieval: a table, then one JSON object in the last line", run_evaluate),
         ("search", "print the images that fit a query best", run_search),
     ):
-        added = command(name, explanation, handler)
-        added.add_argument("--run", type=Path, required=True, help="a run's folder, or a .pt file")
-        added.add_argument("--data", type=Path, required=True, help="a folder of pairs")
+        added = command(name, explanation, handler, run="a run's folder, or a .pt file", data=pairs)
         added.add_argument("--split", default="test", help="the split to look at (default test)")
     added.add_argument("query", help="what to search for, in quotes")
     added.add_argument("--top", type=int, default=5, metavar="N", help="how many images (default 5)")
 
-    added = command("experiment", "train several arms over paired seeds and compare them", run_experiment_command)
+    added = command("experiment", "train several arms over paired seeds and compare them", run_arms)
     added.add_argument("--data", type=Path, required=True, help="a folder of pairs; {seed} in it stands for the seed")
     added.add_argument("--arms", type=Path, required=True, help="a text file, one arm per line: NAME: OPTIONS of train")
     added.add_argument("--out", type=Path, required=True, help="the CSV file of all runs; missing ones are run")
@@ -180,40 +170,26 @@ def make_parser() -> CommandLine:
     added.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1 for each arm (default 5)")
     added.add_argument("--margin", type=float, default=1.0, metavar="N", help="smallest difference of interest, points")
     added.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at once, one thread each (default 2)")
-    add_pair_commands(command)
-    return parser
 
+    out = "the folder to write"
+    described = command("look", "describe a folder of pairs", look)
+    prepared = command("photographs", "prepare your own photographs for the course", prepare_photographs, out=out)
+    for added in (described, prepared):
+        added.add_argument("folder", type=Path, help="images and captions, such as a captions.csv with file,caption")
+        added.add_argument("--language", help="of text files with a line for each language, such as 'de.utf8=ein Hund'")
 
-def add_pair_commands(command: Callable[..., CommandLine]) -> None:
-    """Add the commands that make, fetch or describe pairs."""
-    language = {"help": "of text files with a line for each language, such as 'de.utf8=ein Hund'"}
-    added = command("look", "describe a folder of pairs", lambda options: print(look(options.folder, options.language)))
-    added.add_argument("folder", type=Path)
-    added.add_argument("--language", **language)
-
-    def run_photographs(options: argparse.Namespace) -> None:
-        print(prepare_photographs(options.folder, options.out, options.language))
-
-    added = command("photographs", "prepare your own photographs for the course", run_photographs)
-    added.add_argument("folder", type=Path, help="images and a captions.csv with the header file,caption")
-    added.add_argument("--language", **language)
-    added.add_argument("--out", type=Path, required=True, help="the folder to write")
-
-    added = command("coco", "download COCO 2017", lambda options: download_coco(options.out, options.split))
-    added.add_argument("--out", type=Path, required=True, help="the folder to write")
+    added = command("coco", "download COCO 2017", download_coco, out=out)
     added.add_argument("--split", choices=("train", "val"), default="val", help="val: 1 GB (default); train: 19 GB")
 
-    added = command("scenes", "generate the scenes with their captions", run_scenes)
-    added.add_argument("--out", type=Path, required=True, help="the folder to write")
+    added = command("scenes", "generate the scenes with their captions", run_scenes, out=out)
     added.add_argument("--seed", type=int, default=0, help="a different seed gives different scenes (default 0)")
     for split, count in SPLITS.items():
         added.add_argument(f"--{split}", type=int, default=count, metavar="N", help=f"scenes in {split} ({count})")
     added.add_argument("--hard", action="store_true", help="crowded scenes of small things, some unseen in training")
     added.add_argument("--wrong", type=float, default=0.0, metavar="SHARE", help="untrue training captions")
 
-    added = command("emoji", "render the emoji with their names in English and Chinese", run_emoji)
-    added.add_argument("--out", type=Path, required=True, help="the folder to write")
-    added.add_argument("--seed", type=int, default=0, help="a different seed gives different splits (default 0)")
+    command("emoji", "render the emoji with their names in English and Chinese", run_emoji, out=out)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -222,16 +198,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stderr = sys.stderr or sys.stdout
     for stream in (sys.stdout, sys.stderr):  # a code page of Windows lacks most letters
         stream.reconfigure(errors="backslashreplace")
-    options = make_parser().parse_args(arguments)
+    options = vars(make_parser().parse_args(arguments))
     try:
-        options.handler(options)
+        printed = options.pop("handler")(**options)
+        if printed:
+            print(printed)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as head, has seen enough, and a training cannot go on unseen
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as other programs do
     except (ValueError, OSError) as error:
-        reason = f"cannot write the output ({error.strerror})" if getattr(error, "errno", None) == ENOSPC else error
-        print(f"python -m helpers: {reason}", file=sys.stderr)
+        print(f"python -m helpers: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -25,23 +25,19 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def normalize(pixels: Tensor) -> Tensor:
-    """Subtract ImageNet's mean from pixels uint8 ``[..., 3, height, width]`` and divide by its standard deviation.
-
-    The same values as torchvision's ``normalize``, in one multiplication and one subtraction:
-    ``(x / 255 - mean) / std = x / (255 std) - mean / std``.
-    """
+    """Subtract ImageNet's mean from pixels uint8 ``[..., 3, height, width]`` and divide by its standard deviation."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))  # [3, 1, 1]
+    # (x / 255 - mean) / std = x / (255 std) - mean / std, in one multiplication and one subtraction
     return pixels.float().mul_(1 / (255 * std)).sub_(mean / std)
 
 
 class ImageTextDataset(Dataset):
-    """Pairs of an image and a text.
+    """Pairs of an image and a text, which is a caption or a list of captions; each epoch samples one.
 
     ``dataset[i]`` is ``{"image": float [3, size, size], "text": str, "image_id": int}``: RGB, resized to a square of
-    ``image_size`` pixels, normalised with ImageNet's mean and standard deviation. Rows with the same image file have
-    the same ``image_id``. With ``captions_per_image`` of 2 or more, ``further_texts`` has the further sampled captions.
-    Everything random (which caption, which crop or flip, which image size) depends on the seed, the epoch and the row,
-    so it is the same with any number of workers. Call :meth:`set_epoch` before each epoch.
+    ``image_size`` pixels (one of several sizes for each batch), normalised with ImageNet's mean and standard deviation.
+    Rows with the same file have the same ``image_id``; further captions of an image are its ``further_texts``. All that
+    is random depends on the seed, the epoch and the row only; call :meth:`set_epoch` before each epoch.
     """
 
     def __init__(
@@ -53,11 +49,6 @@ class ImageTextDataset(Dataset):
         augment: Augmentation | None = None,
         captions_per_image: int = 1,
     ) -> None:
-        """``texts`` has for each image its caption, or the list of its captions.
-
-        With several image sizes, each batch has one of them. ``augment`` changes pairs in each epoch. An
-        ``InputError`` is raised if the lengths differ, a file is missing, a caption is empty, or there are no pairs.
-        """
         self.image_sizes = (image_size,) if isinstance(image_size, int) else tuple(image_size)
         if not self.image_sizes or not all(isinstance(size, int) and size >= 1 for size in self.image_sizes):
             raise InputError(f"image_size must be a whole number of pixels, 1 or more, or several, not {image_size!r}")
@@ -67,13 +58,10 @@ class ImageTextDataset(Dataset):
         self.captions = [[text] if isinstance(text, str) else list(text) for text in texts]
         first_row: dict[Path, int] = {}
         self.image_ids = [first_row.setdefault(path, row) for row, path in enumerate(self.image_paths)]
-        self.seed = seed
-        self.augment = augment
-        self.captions_per_image = captions_per_image
+        self.seed, self.augment, self.captions_per_image = seed, augment, captions_per_image
         self._epoch = torch.zeros(1, dtype=torch.long).share_memory_()  # shared with workers that are already running
         self._cache_file: str | None = None
         self._cache: np.ndarray | None = None  # the file, mapped into memory
-        self._cache_rows = np.arange(len(self.image_paths))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the captions and augmentations of this epoch, also in workers that are already running."""
@@ -86,7 +74,7 @@ class ImageTextDataset(Dataset):
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> list[dict]:
-        """The items of a batch, made together. The DataLoader calls this method; it is faster than item by item."""
+        """The items of a batch, made together; the DataLoader calls this, which is faster than item by item."""
         return [
             {"image": image, "text": text, "image_id": image_id} | ({"further_texts": further} if further else {})
             for image, (text, *further), image_id in zip(*self.batch(rows).values(), strict=True)
@@ -122,28 +110,23 @@ class ImageTextDataset(Dataset):
         self._cache_rows, self._cache = np.searchsorted(rows, self.image_ids), None
 
     def sample_captions(self, row: int) -> list[str]:
-        """The ``captions_per_image`` captions of this row in this epoch, before any augmentation.
-
-        They differ, unless the image has fewer. Of two captions, the one with twice as many words is four times as
-        likely to come first: it says more of what distinguishes its image.
-        """
+        """The ``captions_per_image`` captions of this row in this epoch, before any augmentation."""
         captions = self.captions[row]
         if len(captions) == 1:
             return captions * self.captions_per_image
         generator = self._random(row)
         if self.captions_per_image == 1:
             return [generator.choice(captions)]
-        # Efraimidis and Spirakis, 2006: sorting by random ** (1 / weight) samples by weight without replacement.
+        # Efraimidis and Spirakis, 2006: sorting by random ** (1 / weight) samples by weight without replacement. Here
+        # the weight is the square of the number of words, since a longer caption says more of its image.
         keys = [generator.random() ** (1 / max(1, len(split_words(caption))) ** 2) for caption in captions]
         ranked = [caption for _, caption in sorted(zip(keys, captions, strict=True), reverse=True)]
         return [ranked[number % len(ranked)] for number in range(self.captions_per_image)]
 
     def _random(self, row: int, *purpose: str) -> random.Random:
-        """The random generator of a row in this epoch, one for each purpose."""
         return random.Random("/".join(map(str, (self.seed, int(self._epoch), row, *purpose))))
 
     def _pixels(self, rows: Sequence[int]) -> Tensor:
-        """uint8 ``[batch, 3, image_size, image_size]``."""
         if self._cache_file is None:
             return torch.stack([self.decode(row) for row in rows])
         if self._cache is None:
@@ -174,8 +157,8 @@ def check_pairs(image_paths: Sequence[Path | str], texts: Sequence[str | Sequenc
 class Collate:
     """Turn items of the dataset into a batch: images stacked, texts tokenized.
 
-    A batch is ``{"images": [B, 3, H, W], "token_ids": [B, L], "padding": bool [B, L], "texts", "image_ids": [B]}``. For
-    further texts, ``further_texts`` has ``{"token_ids", "padding", "texts"}`` of the second captions, of the third, ...
+    A batch is ``{"images": [B, 3, H, W], "token_ids": [B, L], "padding": bool [B, L], "texts", "image_ids": [B]}``;
+    ``further_texts`` has ``{"token_ids", "padding", "texts"}`` of the second captions, of the third, and so on.
     """
 
     def __init__(self, tokenizer: WordTokenizer) -> None:
@@ -200,8 +183,7 @@ class EpochBatches(Sampler[list[int]]):
     """Batches of row numbers, shuffled for each epoch from the seed and the epoch alone.
 
     Rows left over at the end of an epoch are dropped, so that every batch has the same number of negatives. A set
-    smaller than one batch makes one batch of all its rows. ``batch_size`` counts the rows of all ``ranks``, the
-    processes that share a batch; each gets its own part.
+    smaller than one batch makes one batch. ``batch_size`` counts the rows of all ``ranks``; each gets its own part.
     """
 
     def __init__(self, rows: int, batch_size: int, seed: int = 0, rank: int = 0, ranks: int = 1) -> None:
@@ -211,8 +193,7 @@ class EpochBatches(Sampler[list[int]]):
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Choose the order; a resumed run continues at ``first_batch`` of the epoch in which it was stopped."""
-        self.epoch = epoch
-        self.first_batch = first_batch
+        self.epoch, self.first_batch = epoch, first_batch
 
     def __len__(self) -> int:
         return self.rows // self.batch_size
@@ -235,7 +216,7 @@ def make_loader(
     ranks: int = 1,
 ) -> DataLoader:
     """Shuffled training batches. Call ``set_epoch`` on the dataset and on ``batch_sampler`` before each epoch."""
-    batches = EpochBatches(len(dataset), batch_size, seed, rank=rank, ranks=ranks)
+    batches = EpochBatches(len(dataset), batch_size, seed, rank, ranks)
     # Each worker keeps two batches of float32 ready; one that finds no room for them would wait for ever.
     needed = 2 * workers * 4 * 3 * dataset.image_size**2 * batches.batch_size // ranks
     if workers and SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free < needed:

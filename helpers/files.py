@@ -1,14 +1,13 @@
 """Files and folders: errors that a student understands, and writes that happen completely or not at all."""
 
 import codecs
-import json
 import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import charset_normalizer
 from filelock import FileLock, Timeout
@@ -17,7 +16,6 @@ DATA = Path(__file__).resolve().parents[1] / "data"  # where the course keeps it
 
 # What Excel writes for other than Latin letters where it does not write UTF-8.
 ENCODINGS = ["cp1251", "cp1253", "cp1256", "gb18030", "big5", "shift_jis", "cp949"]
-LATIN = ["cp1252", "cp1250"]
 
 
 class InputError(ValueError):
@@ -113,19 +111,11 @@ def decoded(content: bytes) -> tuple[str | None, str]:
     beyond_ascii = sum(byte > 127 for word in accented for byte in word)
     if b"\0" not in content and (beyond_ascii <= 3 or beyond_ascii < 0.5 * sum(map(len, accented))):  # Latin letters
         macintosh = b"\r" in content and b"\n" not in content
-        for encoding in ["mac_roman"] if macintosh else LATIN:
+        for encoding in ["mac_roman"] if macintosh else ["cp1252", "cp1250"]:
             with suppress(UnicodeDecodeError):
                 return content.decode(encoding), encoding
     guess = charset_normalizer.from_bytes(content, cp_isolation=ENCODINGS).best()
     return (str(guess), guess.encoding) if guess else (None, "")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from None
 
 
 def counted(number: int, thing: str) -> str:

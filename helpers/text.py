@@ -20,21 +20,14 @@ RARE = SHARED = 0.1  # shares of words that occur once, and of images without a 
 
 
 def split_words(text: str) -> list[str]:
-    """Split a text into lower-case words, without punctuation; different spellings in Unicode become one.
-
-    >>> split_words("A small, red circle!")
-    ['a', 'small', 'red', 'circle']
-    """
+    """Split a text into lower-case words, without punctuation; different spellings in Unicode become one."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", INVISIBLE.sub("", text.replace("\u2019", "'")).casefold())
     return WORD.findall(text.casefold())
 
 
 class WordTokenizer:
-    """Convert texts to rows of token ids and back, with a fixed vocabulary.
-
-    Id 0 is padding and id 1 is every word outside the vocabulary. Texts longer than ``max_length`` words are cut.
-    """
+    """Convert texts to token ids: 0 is padding, 1 an unknown word. Texts of more than ``max_length`` words are cut."""
 
     def __init__(self, vocabulary: Sequence[str], max_length: int) -> None:
         if list(vocabulary[:2]) != ["<padding>", "<unknown>"]:
@@ -45,16 +38,13 @@ class WordTokenizer:
 
     @classmethod
     def build(cls, captions: Iterable[str], min_count: int = 1, max_length: int = 32) -> "WordTokenizer":
-        """Build a tokenizer from training captions only: a word that first occurs in the test set must be unknown.
-
-        Words that occur fewer than ``min_count`` times are left out, so that training meets unknown words too. The
-        maximum length is the number of words of the longest caption, at most ``max_length``.
-        """
+        """Build a tokenizer from training captions only: a word that first occurs in the test set must be unknown."""
         captions_in_words = [split_words(caption) for caption in captions]
         counts = Counter(word for words in captions_in_words for word in words)
         if not counts:
             raise InputError("these captions do not contain a single word; a vocabulary needs at least one")
         # Most frequent first, ties in alphabetical order, so that the ids do not depend on the order of the captions.
+        # Rare words can be left out, so that training meets unknown words too.
         words = sorted((word for word in counts if counts[word] >= min_count), key=lambda word: (-counts[word], word))
         longest = max(map(len, captions_in_words))
         return cls(["<padding>", "<unknown>", *words], min(longest, max_length))
@@ -63,8 +53,7 @@ class WordTokenizer:
     def fit(cls, captions: Sequence[Sequence[str]]) -> tuple["WordTokenizer", list[str]]:
         """The tokenizer of a training, from the captions of each image, and what :func:`unseen` says of it.
 
-        In a large set, words that occur once are left out, so that the model learns what to make of an unknown word;
-        they stay where they are a tenth of the text or more, such as names.
+        A large set leaves out words that occur once, unless they are a tenth of the text or more, such as names.
         """
         texts = list(chain.from_iterable(captions))
         counts = Counter(chain.from_iterable(map(split_words, texts)))
@@ -79,12 +68,11 @@ class WordTokenizer:
         return len(self.vocabulary)
 
     def encode(self, text: str) -> list[int]:
-        """Convert one text to token ids. A text without words becomes one unknown word, never only padding."""
+        """Convert one text to token ids; a text without words becomes one unknown word."""
         ids = [self.id_of.get(word, UNKNOWN) for word in split_words(text)]
         return ids[: self.max_length] or [UNKNOWN]
 
     def decode(self, token_ids: Iterable[int]) -> str:
-        """Convert token ids back to words, without the padding."""
         return " ".join(self.vocabulary[index] for index in token_ids if index != PADDING)
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -101,16 +89,13 @@ def unseen(tokenizer: WordTokenizer, captions: Sequence[Sequence[str]]) -> list[
     words = {text: tuple(split_words(text)) for text in texts}
     images_with = Counter(chain.from_iterable({words[text] for text in own} for own in captions))
     shared = sum(all(words[text] and images_with[words[text]] > 1 for text in own) for own in captions)
-    found = {
-        f"have more than {tokenizer.max_length} words; what follows is cut off": [
-            text for text in texts if len(words[text]) > tokenizer.max_length
-        ],
-        "have no word, so they are all the same to the model": [text for text in texts if not words[text]],
-        "have only unknown words, so they are all the same to the model": [
-            text for text in texts if words[text] and not tokenizer.id_of.keys() & words[text]
-        ],
-    }
-    lines = [f"{len(own):,} of {len(texts):,} captions {what}: {own[0][:60]!r}" for what, own in found.items() if own]
+    long = [text for text in texts if len(words[text]) > tokenizer.max_length]
+    wordless = [text for text in texts if not words[text]]
+    unknown = [text for text in texts if words[text] and not tokenizer.id_of.keys() & words[text]]
+    found = [(long, f"more than {tokenizer.max_length} words; what follows is cut off")]
+    found.append((wordless, "no word, so they are all the same to the model"))
+    found.append((unknown, "only unknown words, so they are all the same to the model"))
+    lines = [f"{len(own):,} of {len(texts):,} captions have {what}: {own[0][:60]!r}" for own, what in found if own]
     if shared > SHARED * len(captions):
         which = f"{shared:,} of {len(captions):,} images share every caption with another image"
         lines.append(f"{which}; no model can tell these captions apart, and the loss cannot reach 0")

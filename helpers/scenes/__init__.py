@@ -11,6 +11,5 @@ from helpers.scenes.captions import (
     fit_matrix,
     fits,
     position,
-    wordings,
 )
 from helpers.scenes.render import EASY, HARD, SPLITS, read_truth, render_scene, truth_of, write_scenes

@@ -1,9 +1,4 @@
-"""The captions of scenes: how they are made, whether they are true of a scene, and the best score possible.
-
-A scene is a set of things, each with a shape, a colour, a size and a named place on a 3 x 3 grid. All captions are made
-by :func:`caption_probabilities` and can be read by :func:`read_caption`, so the truth of every caption is known.
-:mod:`helpers.scenes.render` makes the images.
-"""
+"""The captions of scenes: how they are made, whether they are true of a scene, and the best score possible."""
 
 import itertools
 import re
@@ -56,21 +51,12 @@ def position(thing: Thing) -> tuple[int, int]:
 
 
 def describe(thing: Thing, *parts: str, other_words: bool = False) -> str:
-    """Describe a thing by its shape and the given ``parts``: size, colour, place.
-
-    >>> describe(Thing("circle", "red", "small", "middle"), "size", "colour", "place")
-    'a small red circle in the middle'
-    """
+    """Describe a thing by its shape and the given ``parts``, size, colour and place: "a red circle in the middle"."""
     words = [SIZES[thing.size][other_words]] if "size" in parts else []
     words += [thing.colour] if "colour" in parts else []
     words.append(thing.shape)
     place = [PLACES[thing.place][other_words]] if "place" in parts else []
     return " ".join(["an" if words[0][0] in "aeiou" else "a", *words, *place])
-
-
-def join(parts: Sequence[str]) -> str:
-    """Join parts as in a sentence: "a", "a and b", "a, b and c"."""
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def wordings(scene: Scene, level: str) -> list[list[str]]:
@@ -79,8 +65,7 @@ def wordings(scene: Scene, level: str) -> list[list[str]]:
     - ``vague``, the shape of one thing: "a circle", "there is a circle", "a picture of a circle".
     - ``coloured``, its shape and colour: "a red circle", "there is a red circle", "a circle that is red".
     - ``related``, two things and their relation: "a red circle left of a blue square"; for a single thing, its place.
-    - ``exact``, everything in reading order: "a small red circle at the top and a large blue square on the left", "a
-      little red circle near the top and ...", "at the top a small red circle and ...".
+    - ``exact``, everything in reading order: "a small red circle at the top and a large blue square on the left".
     """
     if level == "vague":
         return [[lead + describe(thing) for lead in ("", "there is ", "a picture of ")] for thing in scene]
@@ -96,12 +81,11 @@ def wordings(scene: Scene, level: str) -> list[list[str]]:
             for relation in relations_between(a, b)
         ]
     if level == "exact":
-        plain, other = (
-            [describe(thing, "size", "colour", "place", other_words=other) for thing in scene]
-            for other in (False, True)
-        )
+        plain = [describe(thing, "size", "colour", "place") for thing in scene]
+        other = [describe(thing, "size", "colour", "place", other_words=True) for thing in scene]
         place_first = [f"{PLACES[thing.place][0]} {describe(thing, 'size', 'colour')}" for thing in scene]
-        return [[join(plain), join(other), join(place_first)]]
+        lists = [", ".join(parts).rsplit(", ", 1) for parts in (plain, other, place_first)]
+        return [[" and ".join(parts) for parts in lists]]  # "a", "a and b", "a, b and c"
     raise ValueError(f"no caption level {level!r}; there are {', '.join(LEVELS)}")
 
 
@@ -115,20 +99,14 @@ def relations_between(a: Thing, b: Thing) -> list[str]:
 
 
 def caption_probabilities(scene: Scene, level: str) -> dict[str, float]:
-    """Every caption that a scene can get at a level, with its probability. This *is* how captions are made.
-
-    All statements are equally probable, and so are the wordings of each.
-    """
-    statements = wordings(scene, level)
+    """Every caption that a scene can get at a level, with its probability; this is how captions are made."""
+    statements = wordings(scene, level)  # equally probable, as are the wordings of each
     probabilities: dict[str, float] = defaultdict(float)
     for ways in statements:
         for caption in ways:
             probabilities[caption] += 1 / len(statements) / len(ways)
     return dict(probabilities)
 
-
-# The shape, colour, size and place that a caption names of one thing; None for what it does not name.
-Description = tuple[str, str | None, str | None, str | None]
 
 SIZE_OF_WORD = {word: size for size, words in SIZES.items() for word in words}
 PLACE_OF_WORDS = {words: place for place, ways in PLACES.items() for words in ways}
@@ -148,12 +126,8 @@ RELATION = re.compile(f" {any_of(RELATION_OF_WORDS)} ")
 
 
 @lru_cache(maxsize=100_000)
-def read_caption(caption: str) -> tuple[tuple[Description, ...], str | None]:
-    """Read the things that a caption names, and the relation between the first two if it names one.
-
-    Raises:
-        ValueError: if the caption uses other words than this module; the message names the part.
-    """
+def read_caption(caption: str) -> tuple[tuple[tuple[str | None, ...], ...], str | None]:
+    """The shape, colour, size and place of each thing in a caption, and the relation; None for what it does not say."""
     text = re.sub(r"^(there is|a picture of) ", "", caption.strip().lower().rstrip("."))
     relation = RELATION.search(text)
     parts = [text[: relation.start()], text[relation.end() :]] if relation else re.split(r", | and ", text)
@@ -169,12 +143,10 @@ def read_caption(caption: str) -> tuple[tuple[Description, ...], str | None]:
 
 
 def fits(caption: str, scene: Iterable[Thing]) -> bool:
-    """Whether a caption is true of a scene.
+    """Whether a caption is true of a scene: it has the things that the caption names, and they lie as it says.
 
-    A caption is true if the scene has the things it names, each a different one, and they lie as it says. It need not
-    name everything: "a circle" is true of every scene with a circle. Relations are never borderline: of two things that
-    are "left of" or "above" each other, the centres are at least 18 of 64 pixels apart in that direction. ``scene`` may
-    also be plain tuples. A ``ValueError`` names the part of the caption that cannot be read.
+    "A circle" is true of every scene with a circle. Relations are never borderline: the centres are at least 18 of 64
+    pixels apart in that direction. A ``ValueError`` names the part of the caption that cannot be read.
     """
     descriptions, relation = read_caption(caption)
     for things in itertools.permutations([Thing(*thing) for thing in scene], len(descriptions)):
@@ -186,10 +158,7 @@ def fits(caption: str, scene: Iterable[Thing]) -> bool:
 
 
 def fit_matrix(captions: Sequence[str], scenes: Sequence[Scene]) -> np.ndarray:
-    """Whether each caption is true of each scene: :func:`fits` for all of them at once, bool ``[scenes, captions]``.
-
-    In a batch, True off the diagonal is a false negative.
-    """
+    """Whether each caption is true of each scene: :func:`fits` for all of them at once, bool ``[scenes, captions]``."""
     rows_with: dict[tuple, set[int]] = defaultdict(set)  # for each description, the scenes with a thing that matches it
     for row, scene in enumerate(scenes):
         for shape, colour, size, place in scene:
@@ -210,8 +179,7 @@ def ceiling(scenes: Sequence[Scene], captions: Sequence[Sequence[str]]) -> dict[
 
     Given a caption, it answers with the image whose scene most probably got it, and is right with probability
     ``max_i p(caption | scene i) / sum_i p(caption | scene i)``. Given an image, it answers with the caption for which
-    that share is largest. ``captions`` holds, for each scene, its captions in the gallery; pass one level only for
-    the ceiling of that level.
+    that share is largest.
     """
     column_of = {caption: column for column, caption in enumerate(dict.fromkeys(itertools.chain(*captions)))}
     shares = np.zeros((len(scenes), len(column_of)))  # [scenes, captions], first p(caption | scene)
@@ -222,26 +190,20 @@ def ceiling(scenes: Sequence[Scene], captions: Sequence[Sequence[str]]) -> dict[
                     shares[row, column_of[caption]] = probability
     shares /= shares.sum(0)  # p(scene | caption)
     queries = [column_of[caption] for caption in itertools.chain(*captions)]
-    return {
-        "image_to_text": 100 * float(shares.max(1).mean()),
-        "text_to_image": 100 * float(shares.max(0)[queries].mean()),
-    }
+    text_to_image = 100 * float(shares.max(0)[queries].mean())
+    return {"image_to_text": 100 * float(shares.max(1).mean()), "text_to_image": text_to_image}
 
 
 class MinimalPair(NamedTuple):
-    """Two scenes and two captions; the first caption is true of the first scene only, the second of the second only."""
+    """Two scenes and two captions, each true of its own scene only: two things have exchanged colours or places."""
 
-    kind: str
+    kind: str  # "colours": "a red circle left of a blue square", "a blue circle left of a red square"; or "sides"
     scenes: tuple[Scene, Scene]
     captions: tuple[str, str]
 
 
 def minimal_pairs(scene: Scene) -> list[MinimalPair]:
-    """All minimal pairs that begin with a scene. In the second scene, two things have exchanged colours or places.
-
-    - ``colours``: "a red circle left of a blue square" and "a blue circle left of a red square".
-    - ``sides``: "a red circle left of a blue square" and "a red circle right of a blue square".
-    """
+    """All minimal pairs that begin with a scene."""
     pairs = []
     for a, b in itertools.permutations(scene, 2):
         others = [thing for thing in scene if thing not in (a, b)]

@@ -1,7 +1,4 @@
-"""The images of scenes, and the folder of all splits with their captions in the COCO Captions layout.
-
-The captions and their truth are in :mod:`helpers.scenes.captions`.
-"""
+"""The images of scenes, and the folder of all splits with their captions in the COCO Captions layout."""
 
 import itertools
 import math
@@ -103,8 +100,7 @@ def outline(shape: str) -> list[tuple[float, float]]:
     if shape == "star":  # ten corners, alternately far and near
         angles = [math.pi * (k / 5 - 0.5) for k in range(10)]
         return [(r * math.cos(a), r * math.sin(a)) for a, r in zip(angles, itertools.cycle([1, 0.45]), strict=False)]
-    arm = 0.3  # a cross: three corners, turned by four right angles
-    quarter = [(-arm, -0.9), (arm, -0.9), (arm, -arm)]
+    quarter = [(-0.3, -0.9), (0.3, -0.9), (0.3, -0.3)]  # of a cross, turned by four right angles
     turns = [(1, 0), (0, 1), (-1, 0), (0, -1)]
     return [(c * u - s * v, s * u + c * v) for c, s in turns for u, v in quarter]
 
@@ -113,9 +109,7 @@ class Plan:
     """The images and captions of all splits, sampled before any image is rendered. No two scenes are equal."""
 
     def __init__(self, folder: Path, seed: int, difficulty: Difficulty) -> None:
-        self.folder = folder
-        self.seed = seed
-        self.difficulty = difficulty
+        self.folder, self.seed, self.difficulty = folder, seed, difficulty
         generator = random.Random(f"{seed}/held out")
         colours, shapes = (generator.sample(names, difficulty.held_out) for names in (COLOURS, SHAPES))
         self.held_out = list(zip(colours, shapes, strict=True))  # each colour and each shape is in one pair at most
@@ -125,7 +119,6 @@ class Plan:
         return any((thing.colour, thing.shape) in self.held_out for thing in scene)
 
     def new_scene(self, generator: random.Random, split: str) -> Scene:
-        """Sample scenes until one is new."""
         while True:
             scene = sample_scene(generator, self.difficulty.shapes)
             allowed = split not in ("train", "val") or not self.has_held_out(scene)
@@ -144,7 +137,7 @@ class Plan:
             scenes.append(self.new_scene(generator, split))
             choices = [caption_probabilities(scenes[-1], level) for level in LEVELS]
             captions.append([generator.choices(list(choice), list(choice.values()))[0] for choice in choices])
-        records = self.records(split, scenes)
+        records = [self.record(split, row, scene) for row, scene in enumerate(scenes)]
         captions_of_level = list(zip(*captions, strict=True))
         for row, column in itertools.product(range(count), range(len(LEVELS))):
             annotation = {"image_id": row, "caption": captions[row][column], "level": LEVELS[column]}
@@ -157,31 +150,28 @@ class Plan:
     def minimal(self, count: int) -> list[Record]:
         """Sample minimal pairs, half of each kind: two images with one caption each."""
         generator = random.Random(f"{self.seed}/minimal")
-        chosen = []
-        while len(chosen) < count:
-            kind = ("colours", "sides")[len(chosen) % 2]
+        records: list[Record] = []
+        while len(records) < 2 * count:
+            number = len(records) // 2
+            kind = ("colours", "sides")[number % 2]
             pairs = minimal_pairs(self.new_scene(generator, "minimal"))
             pairs = [pair for pair in pairs if pair.kind == kind and pair.scenes[1] not in self.seen]
             if pairs:
-                chosen.append(generator.choice(pairs))
-                self.seen.add(chosen[-1].scenes[1])
-        records = self.records("minimal", [scene for pair in chosen for scene in pair.scenes])
-        for image_id, record in enumerate(records):
-            number, side = divmod(image_id, 2)
-            record.image |= {"pair": number, "kind": chosen[number].kind}
-            caption = chosen[number].captions[side]
-            record.annotations.append({"image_id": image_id, "caption": caption, "level": "related"})
+                pair = generator.choice(pairs)
+                self.seen.add(pair.scenes[1])
+                for scene, caption in zip(pair.scenes, pair.captions, strict=True):
+                    record = self.record("minimal", len(records), scene)
+                    record.image |= {"pair": number, "kind": kind}
+                    record.annotations = [{"image_id": len(records), "caption": caption, "level": "related"}]
+                    records.append(record)
         return records
 
-    def records(self, split: str, scenes: Sequence[Scene]) -> list[Record]:
-        """The records of scenes, without captions."""
-        records = []
-        for image_id, scene in enumerate(scenes):
-            name = f"{split}_{image_id:05d}.png"
-            image = {"id": image_id, "file_name": name, "width": IMAGE_SIZE, "height": IMAGE_SIZE}
-            image |= {"things": [thing._asdict() for thing in scene], "held_out": self.has_held_out(scene)}
-            records.append(Record(image, self.folder / name))
-        return records
+    def record(self, split: str, image_id: int, scene: Scene) -> Record:
+        """The record of a scene, without captions."""
+        name = f"{split}_{image_id:05d}.png"
+        image = {"id": image_id, "file_name": name, "width": IMAGE_SIZE, "height": IMAGE_SIZE}
+        image |= {"things": [thing._asdict() for thing in scene], "held_out": self.has_held_out(scene)}
+        return Record(image, self.folder / name)
 
 
 def false_caption(scene: Scene, captions: Sequence[str], generator: random.Random) -> str | None:
@@ -194,11 +184,7 @@ def false_caption(scene: Scene, captions: Sequence[str], generator: random.Rando
 
 
 def write_scenes(root: Path, sizes: dict[str, int] = SPLITS, seed: int = 0, difficulty: Difficulty = EASY) -> None:
-    """Write all splits to ``root`` in the COCO Captions layout; the same seed gives the same bytes.
-
-    Each image has its truth (``things``) and one caption per level (``level``). No two scenes are equal, within a split
-    or between splits. The split ``minimal`` has minimal pairs.
-    """
+    """Write all splits, and ``minimal`` pairs, in the COCO Captions layout; the same seed gives the same bytes."""
     if min(sizes.values()) < 1:
         raise InputError(f"each split needs at least one scene, not {sizes}")
     if not 0 <= difficulty.wrong < 1:
@@ -232,7 +218,6 @@ def read_truth(root: Path, split: str) -> tuple[list[Scene], list[list[str]]] | 
 
 
 def truth_of(records: Sequence[Record]) -> tuple[list[Scene], list[list[str]]] | None:
-    """The scenes of records and the level of each caption; None for records of other sources."""
     if not all("things" in record.image for record in records):
         return None
     levels = [[annotation["level"] for annotation in record.annotations] for record in records]

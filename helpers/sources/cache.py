@@ -1,7 +1,6 @@
 """A cache of decoded images: the pixels of a whole split in one ``.npy`` file, mapped into memory when it is read.
 
-The name of the file depends on the paths, sizes and times of the images, so an image that was replaced is decoded
-again, even if the new one has the same size and date. The folder may be removed at any time.
+The paths, sizes and times of the images are in the hashes of its name, so an image that was replaced is decoded again.
 """
 
 import hashlib
@@ -27,16 +26,9 @@ def decoded(paths: Sequence[Path | str], image_size: int, folder: Path | str | N
 
 
 def cached(
-    paths: Sequence[Path | str],
-    kind: str,
-    write: Callable[[Path, Sequence[str]], None],
-    folder: Path | str | None = None,
+    paths: Sequence[Path | str], kind: str, write: Callable[[Path, Sequence[str]], None], folder: Path | str | None
 ) -> np.ndarray:
-    """What ``write(file, paths)`` computes of all images, one row per image, read-only.
-
-    The first call writes a cache into ``folder`` (``data/cache``); later calls map it. A second process that wants the
-    same cache waits. A broken image or an unwritable folder raises ``InputError``.
-    """
+    """What ``write(file, paths)`` computes of all images, a row per image, read-only, from a file in ``folder``."""
     paths = [os.path.abspath(path) for path in paths]
     folder = CACHE if folder is None else Path(folder)
     images = f"{short_hash(paths)}-{kind}"
@@ -44,8 +36,7 @@ def cached(
     file = folder / f"{images}-{short_hash(states)}.npy"
     if not file.exists():
         with locked(folder, wait=True):
-            outdated = [path for path in folder.glob(f"{images}-*") if path.stem != file.stem]
-            for path in outdated:
+            for path in set(folder.glob(f"{images}-*")) - {file}:  # outdated
                 path.unlink()
             if not file.exists():  # another process may have written it meanwhile
                 write(file, paths)

@@ -1,7 +1,4 @@
-"""Pairs in the COCO Captions layout, which ``data/README.md`` shows, read and written; and Karpathy's split files.
-
-COCO's own folders are read as they unpack. :mod:`helpers.sources.folders` lists all layouts and reads the others.
-"""
+"""Pairs in the COCO Captions layout, which ``data/README.md`` shows, read and written; COCO's own folders, read."""
 
 import json
 import re
@@ -9,12 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
-from helpers.files import InputError, read_json
+from helpers.files import InputError, read_text
 
-OFFICIAL = re.compile(r"(train|val|test)(2014|2017)")  # the names of COCO's own splits
-SPLIT_NAMES = {"train": "train", "restval": "train", "test": "test"}
-SPLIT_NAMES |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
-IMAGE_FOLDERS = ("", "images", "Images", "Flicker8k_Dataset", "flickr30k-images", "flickr30k_images")
+OFFICIAL = re.compile(r"^(train|val|test)(2014|2017)$")  # the names of COCO's own splits
 
 
 @dataclass
@@ -28,20 +22,17 @@ class Record:
 
 def make_record(image_id: int | str, file_name: str, path: Path, captions: Sequence[str]) -> Record:
     """A record for an image whose captions do not come from an annotation file."""
-    entry = {"id": image_id, "file_name": file_name}
-    return Record(entry, path, [{"image_id": image_id, "caption": caption} for caption in captions])
+    annotations = [{"image_id": image_id, "caption": caption} for caption in captions]
+    return Record({"id": image_id, "file_name": file_name}, path, annotations)
 
 
 def read_annotations(root: Path | str, split: str) -> list[Record]:
-    """Read the images of a split with their captions, in the order of the annotation file.
-
-    In COCO's own folders the split "train" is ``train2017``, or ``train2014`` if only that is there.
-    """
+    """Read the images of a split with their captions, in the order of the annotation file."""
     path, folder = find_split(Path(root), split)
-    content = read_json(path)
     records: dict[int | str, Record] = {}
     where = str(path)
     try:
+        content = json.loads(read_text(path))
         for number, image in enumerate(content["images"]):
             where = f"{path}: image {number}"
             check_file_name(image["file_name"], where)
@@ -54,14 +45,21 @@ def read_annotations(root: Path | str, split: str) -> list[Record]:
             if annotation["image_id"] not in records:
                 raise InputError(f"{where} belongs to image {annotation['image_id']!r}; add it to 'images'")
             records[annotation["image_id"]].annotations.append(annotation)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from None
     except (KeyError, TypeError):
         raise InputError(f"{where} does not have the form that data/README.md shows; add what is missing") from None
-    check_records(list(records.values()), path)
+    if not records:
+        raise InputError(f"{path} has no images; a split needs at least one")
+    uncaptioned = [record.path.name for record in records.values() if not record.annotations]
+    if uncaptioned:
+        count = f"{len(uncaptioned)} of {len(records)} images have no caption"
+        raise InputError(f"{path}: {count}, first {uncaptioned[0]}; write one for each")
     return list(records.values())
 
 
 def read_captions(root: Path | str, split: str) -> tuple[list[Path], list[list[str]]]:
-    """Read the path of each image of a split, and the list of its captions."""
+    """The path of each image of a split, and the list of its captions."""
     return paths_and_captions(read_annotations(root, split))
 
 
@@ -75,12 +73,13 @@ def find_split(root: Path, split: str) -> tuple[Path, Path]:
     if not root.is_dir():
         raise InputError(f"there is no folder {root}; `make pairs` generates data/scenes and data/emoji")
     files = annotation_files(root)
+    # In COCO's own folders the split "train" is train2017, or train2014 if only that is there.
     name = next((name for name in (split, f"{split}2017", f"{split}2014") if name in files), None)
     if name is None:
         known = ", ".join(OFFICIAL.sub(r"\1", name) for name in files)
         hint = f"its splits are: {known}" if known else "it needs annotations/captions_train.json and so on"
         raise InputError(f"{root} has no split {split!r}; {hint}")
-    folder = root / name if OFFICIAL.fullmatch(name) else root / "images"
+    folder = root / name if OFFICIAL.match(name) else root / "images"
     if not folder.is_dir():
         raise InputError(f"{root} has captions for {name} but no folder {folder}; put its images there")
     return files[name], folder
@@ -94,12 +93,10 @@ def annotation_files(root: Path) -> dict[str, Path]:
 def check_file_name(file_name: str, where: str) -> None:
     path = Path(file_name)
     if len(path.name.encode(errors="surrogateescape")) > 255 or "\0" in file_name:
-        raise InputError(
-            f"{where} has the file name '{file_name[:40]}...', which is too long for one; check the columns"
-        )
+        raise InputError(f"{where} has the file name '{file_name[:40]}...', which is too long; check the columns")
     if not path.name:
         raise InputError(f"{where} has no file name; write one, or remove the line")
-    if path.anchor or PureWindowsPath(file_name).anchor or ".." in path.parts:
+    if PureWindowsPath(file_name).anchor or ".." in path.parts:  # "/" counts as an anchor, too
         hint = f"write it from the folder on, such as {path.name}"
         raise InputError(f"{where} has the file name {file_name!r}, which must lie inside the folder; {hint}")
 
@@ -107,44 +104,6 @@ def check_file_name(file_name: str, where: str) -> None:
 def check_caption(caption: object, where: str) -> None:
     if not isinstance(caption, str) or not caption.strip():
         raise InputError(f"{where} has an empty caption; write one, or remove the entry")
-
-
-def check_records(records: Sequence[Record], path: Path) -> None:
-    if not records:
-        raise InputError(f"{path} has no images; a split needs at least one")
-    uncaptioned = [record.path.name for record in records if not record.annotations]
-    if uncaptioned:
-        count = f"{len(uncaptioned)} of {len(records)} images have no caption"
-        raise InputError(f"{path}: {count}, first {uncaptioned[0]}; write one for each")
-
-
-def read_karpathy(path: Path) -> dict[str, list[Record]]:
-    """Read a split file such as ``dataset_coco.json``, with the images in the same folder; "restval" is part of train.
-
-    Source: Karpathy and Fei-Fei, "Deep Visual-Semantic Alignments for Generating Image Descriptions" (2015).
-    """
-    by_split: dict[str, list[Record]] = {}
-    where = str(path)
-    try:
-        for number, image in enumerate(read_json(path)["images"]):
-            where = f"{path}: image {number}"
-            file_name = "/".join(filter(None, (image.get("filepath"), image["filename"])))
-            check_file_name(file_name, where)
-            captions = [sentence["raw"] for sentence in image["sentences"]]
-            for caption in captions:
-                check_caption(caption, where)
-            record = make_record(number, file_name, find_image(path.parent, file_name), captions)
-            by_split.setdefault(SPLIT_NAMES[image["split"]], []).append(record)
-    except (KeyError, TypeError, AttributeError):
-        raise InputError(f"{where} needs a 'filename', a 'split', and 'sentences' with their 'raw' text") from None
-    check_records([record for records in by_split.values() for record in records], path)
-    return by_split
-
-
-def find_image(folder: Path, name: str) -> Path:
-    """The path of an image in a folder, or in one of the usual folders inside it."""
-    candidates = [folder / inner / name for inner in IMAGE_FOLDERS]
-    return next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
 
 
 def write_annotations(root: Path, by_split: dict[str, list[Record]], **first: dict) -> None:

@@ -1,8 +1,4 @@
-"""COCO 2017: photographs with five captions each, downloaded and unpacked.
-
-Its terms of use are at https://cocodataset.org/#termsofuse: the captions are licensed under CC BY 4.0 (name COCO where
-you use them), and the photographs belong to the people who took them and put them on Flickr.
-"""
+"""COCO 2017, downloaded and unpacked. Its terms of use are at https://cocodataset.org/#termsofuse."""
 
 from pathlib import Path
 

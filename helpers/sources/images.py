@@ -14,16 +14,12 @@ FORMATS = [name for name in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF",
 
 
 def read_image(path: Path | str, side: int | None = None) -> Image.Image:
-    """Read an image file, or the first picture of an animation, as RGB: upright, and white where it is transparent.
-
-    With ``side``, a JPEG file may be decoded at a half, a quarter or an eighth of its size, but no smaller than that.
-    An ``InputError`` is raised if it is missing, broken, not an image, in another format, or far too large.
-    """
+    """Read an image file, or the first picture of an animation, as RGB: upright, and white where it is transparent."""
     path = Path(path)
     try:
         with open_image(path) as image:
             if side is not None:
-                image.draft(None, (side, side))
+                image.draft(None, (side, side))  # decodes a JPEG file at 1/2, 1/4 or 1/8, but no smaller than side
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels are too many")
             return to_rgb(image)
@@ -33,7 +29,7 @@ def read_image(path: Path | str, side: int | None = None) -> Image.Image:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Open a file of one of the formats, however many pixels it has; they are not decoded yet."""
+    """Open a file of one of the formats; its pixels are not decoded yet, and may be too many for Pillow's own limit."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         return Image.open(path, formats=FORMATS)
@@ -42,11 +38,7 @@ def open_image(path: Path) -> Image.Image:
 
 
 def read_square(path: Path | str, size: int) -> Image.Image:
-    """Read an image file as an RGB square of ``size`` pixels, squashed rather than cropped.
-
-    Equal to ``read_image(path).resize((size, size), BILINEAR)``, except that an image four or more times as large is
-    first reduced in a coarser way, which is much faster for large JPEG files.
-    """
+    """Read an image file as an RGB square of ``size`` pixels, squashed; a much larger one is first reduced coarsely."""
     image = read_image(path, int(REDUCED * size))
     return image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=REDUCED)
 

@@ -8,7 +8,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from helpers.files import InputError, atomic_folder, counted, listed
-from helpers.sources.coco import Record, make_record, write_annotations
+from helpers.sources.coco import Record, write_annotations
 from helpers.sources.folders import SPLITS, images_without_captions, open_pairs
 from helpers.sources.images import read_image
 from helpers.text import WordTokenizer
@@ -25,15 +25,14 @@ def look(folder: Path, language: str | None = None) -> str:
         lines.append(f"{record.image['file_name']}: {textwrap.shorten(record.annotations[0]['caption'], 100)}")
     lines += [f"odd: {path.name} has no caption" for path in images_without_captions(pairs.by_split)[:20]]
     lines += [f"odd: no images are in the split {split}" for split in SPLITS if split not in pairs.splits]
-    own = [[annotation["caption"] for annotation in record.annotations] for record in pairs.records(pairs.splits[0])]
-    lines += [f"odd: {remark}" for remark in WordTokenizer.fit(own)[1]]
-    for record in [record for records in pairs.by_split.values() for record in records[:100]]:
+    lines += [f"odd: {remark}" for remark in WordTokenizer.fit(pairs.captions(pairs.splits[0])[1])[1]]
+    for path in [record.path for records in pairs.by_split.values() for record in records[:100]]:
         try:
-            picture = read_image(record.path, LONGER_SIDE)
+            picture = read_image(path, LONGER_SIDE)
         except InputError as error:
             lines.append(f"odd: {error}")
         else:
-            lines += [f"odd: {record.path.name} has one colour only"] if picture.getcolors(1) else []
+            lines += [f"odd: {path.name} has one colour only"] if picture.getcolors(1) else []
     return "\n".join(lines)
 
 
@@ -47,42 +46,35 @@ def counts(by_split: dict[str, list[Record]]) -> str:
 
 
 def prepare_photographs(folder: Path, out: Path, language: str | None = None) -> str:
-    """Write photographs with captions as a set of the course, and report what was written.
-
-    Each photograph is turned upright, scaled down to at most 1,024 pixels on its longer side, and saved as a JPEG file
-    without the camera's notes, such as the place where it was taken. An ``InputError`` is raised if a photograph cannot
-    be read or has no caption, a split is empty, or ``out`` exists already.
-    """
+    """Write photographs as a set of the course: upright JPEG files of at most 1,024 pixels on their longer side."""
     pairs = open_pairs(folder, language)
     uncaptioned = [path.name for path in images_without_captions(pairs.by_split)]
     if uncaptioned:
         raise InputError(f"{folder} has photographs without a caption: {listed(uncaptioned)}; write one for each")
-    if not set(SPLITS) <= set(pairs.splits):
-        missing = listed(split for split in SPLITS if split not in pairs.splits)
-        hint = f"move some images to {missing}, or give three or more without splits"
+    missing = [split for split in SPLITS if split not in pairs.splits]
+    if missing:
+        hint = f"move some images to {listed(missing)}, or give three or more without splits"
         raise InputError(f"{folder} has photographs for {listed(pairs.splits)} only; {hint}")
     with atomic_folder(out) as partial:
         (partial / "images").mkdir()
-        write_annotations(partial, save_photographs(pairs.by_split, partial / "images"))
+        photographs = [record for records in pairs.by_split.values() for record in records]
+        for record in tqdm(photographs, "reading photographs", leave=False, disable=None):
+            save_photograph(record, partial / "images")
+        write_annotations(partial, pairs.by_split)
     command = f"python -m helpers train --data {shlex.quote(str(out))} --out {shlex.quote(f'runs/{out.name}')}"
     return f"{out} has {counts(pairs.by_split)}. Train on it: {command}"
 
 
-def save_photographs(by_split: dict[str, list[Record]], folder: Path) -> dict[str, list[Record]]:
-    """Save every photograph and return the new records."""
-    saved: dict[str, list[Record]] = {split: [] for split in by_split}
-    photographs = [(split, record) for split, records in by_split.items() for record in records]
-    for number, (split, record) in enumerate(tqdm(photographs, "reading photographs", leave=False, disable=None)):
-        image = read_image(record.path, LONGER_SIDE)
-        image.thumbnail((LONGER_SIDE, LONGER_SIDE), Image.Resampling.LANCZOS)
-        pixels = Image.new("RGB", image.size)  # a new image has none of the camera's notes
-        pixels.paste(image)
-        path, copies = folder / f"{record.path.stem}.jpg", 1
-        while path.exists():  # dog.jpg and dog.png
-            copies += 1
-            path = folder / f"{record.path.stem}-{copies}.jpg"
-        pixels.save(path, quality=QUALITY)
-        new = make_record(number, path.name, path, [annotation["caption"] for annotation in record.annotations])
-        new.image |= {"width": image.width, "height": image.height}
-        saved[split].append(new)
-    return saved
+def save_photograph(record: Record, folder: Path) -> None:
+    """Save a photograph, and make its record one of the new file."""
+    image = read_image(record.path, LONGER_SIDE)
+    image.thumbnail((LONGER_SIDE, LONGER_SIDE), Image.Resampling.LANCZOS)
+    pixels = Image.new("RGB", image.size)  # a new image has none of the camera's notes
+    pixels.paste(image)
+    path, copies = folder / f"{record.path.stem}.jpg", 1
+    while path.exists():  # dog.jpg and dog.png
+        copies += 1
+        path = folder / f"{record.path.stem}-{copies}.jpg"
+    pixels.save(path, quality=QUALITY)
+    record.path = path
+    record.image = {"id": record.image["id"], "file_name": path.name, "width": image.width, "height": image.height}

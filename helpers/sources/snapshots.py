@@ -1,6 +1,6 @@
 """Features of 64 test pairs at several moments of one training; the lessons use them before lesson 05 trains."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,11 +8,8 @@ from torch import Tensor
 
 from helpers.files import DATA
 
-FILE = DATA / "features.npz"
 
-
-@dataclass(frozen=True)
-class Snapshots:
+class Snapshots(NamedTuple):
     """L2-normalised features of the same pairs at each moment of one training, untrained first."""
 
     steps: list[int]
@@ -24,6 +21,6 @@ class Snapshots:
 
 def load_snapshots() -> Snapshots:
     """Load the snapshots that come with the course."""
-    with np.load(FILE, allow_pickle=False) as file:
+    with np.load(DATA / "features.npz", allow_pickle=False) as file:
         features = [torch.from_numpy(file[name]).float() for name in ("image_features", "text_features")]
         return Snapshots(file["steps"].tolist(), *features, torch.from_numpy(file["images"]), file["captions"].tolist())

@@ -60,17 +60,6 @@ def write_official(root: Path, made: Set) -> None:
     write_coco(root, {split: made[split] for split in made if split != "test"}, "2017")
 
 
-def write_karpathy(root: Path, made: Set) -> None:
-    images = []
-    link_images(itertools.chain(*made.values()), root / "val2014")
-    for split, pairs in made.items():
-        for index, (path, captions) in enumerate(pairs):
-            name = "restval" if split == "train" and index % 2 else split
-            sentences = [{"raw": caption} for caption in captions]
-            images.append({"filename": path.name, "filepath": "val2014", "split": name, "sentences": sentences})
-    (root / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
-
-
 def write_table(root: Path, made: Set, name: str, columns: list[str], folder: str = "images", bom: str = "") -> None:
     text = io.StringIO()
     writer = csv.writer(text, "excel-tab" if name.endswith(".tsv") else "excel")
@@ -93,7 +82,6 @@ def write_plain(root: Path, made: Set) -> None:
 WRITERS: dict[str, Callable[[Path, Set], None]] = {
     "COCO Captions layout": write_coco,
     "COCO's own folders": write_official,
-    "Karpathy's splits": write_karpathy,
     "Kaggle's Flickr8k": lambda root, made: write_table(root, made, "captions.txt", ["image", "caption"], "Images"),
     "CSV": lambda root, made: write_table(root, made, "captions.csv", ["file", "caption"], "", "\ufeff"),
     "CSV with splits": lambda root, made: write_table(root, made, "pairs.csv", ["split", "extra", "file", "caption"]),
@@ -191,8 +179,6 @@ MISTAKES = [  # the layout, what is changed, and what the message says
     (COCO, change(JSON, '"image_id": 0', '"image_id": 99'), "annotation 0 belongs to image 99; add it to"),
     (COCO, change(JSON, '"image_id": 0', '"image_id": 1'), "images have no caption, first image_"),
     (COCO, change(JSON, '"caption": "', '"caption": " ", "was": "'), "annotation 0 has an empty caption"),
-    ("Karpathy's splits", change("dataset_coco.json", "restval", "night"), "image 1 needs .*a 'split'"),
-    ("Karpathy's splits", change("dataset_coco.json", '"val2014"', '".."'), "image 0 .*must lie inside"),
     (TABLE, write(CSV, "image_00.jpg,a dog\nb.jpg,a cat\n"), "pairs.csv has the columns 'image_00.jpg', 'a dog'"),
     (TABLE, write(CSV, "file,caption\n"), "pairs.csv has no captions"),
     (TABLE, append(CSV, "train,3,a.jpg,one,two\r\n"), "line 35 has too many .*put quotes"),
