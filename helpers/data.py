@@ -23,6 +23,9 @@ SHARED_MEMORY = Path("/dev/shm")  # on Linux, what workers pass their batches th
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+Paths = Sequence[Path | str]
+Texts = Sequence[str | Sequence[str]]  # of each image its caption, or the list of its captions
+
 
 def normalize(pixels: Tensor) -> Tensor:
     """Subtract ImageNet's mean from pixels uint8 ``[..., 3, height, width]`` and divide by its standard deviation."""
@@ -42,8 +45,8 @@ class ImageTextDataset(Dataset):
 
     def __init__(
         self,
-        image_paths: Sequence[Path | str],
-        texts: Sequence[str | Sequence[str]],
+        image_paths: Paths,
+        texts: Texts,
         image_size: int | Sequence[int] = 224,
         seed: int = 0,
         augment: Augmentation | None = None,
@@ -137,7 +140,7 @@ class ImageTextDataset(Dataset):
         return self.__dict__ | {"_cache": None}  # a spawned worker maps the file again
 
 
-def check_pairs(image_paths: Sequence[Path | str], texts: Sequence[str | Sequence[str]]) -> None:
+def check_pairs(image_paths: Paths, texts: Texts) -> None:
     """Raise ``InputError`` if images and texts are not pairs, a file is missing, or a caption is empty."""
     if isinstance(texts, str):
         raise InputError("texts must be a list with one entry per image, not one string")

@@ -21,7 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from helpers.data import ImageTextDataset
+from helpers.data import ImageTextDataset, Paths, Texts
 from helpers.files import InputError, WriteError
 from helpers.sources.cache import cached, short_hash
 from helpers.sources.images import read_image
@@ -29,8 +29,6 @@ from helpers.sources.images import read_image
 CROPS = ((0, 0, 1, 1), (0, 0.125, 0.75, 0.875), (0.25, 0.125, 1, 0.875), (0.2, 0.2, 0.8, 0.8))  # shares of the sides
 HEAD_DIM = 512  # of the common space
 FEW = 40  # images that one process encodes sooner than two can start
-
-
 LITE = {  # the sha256 of the weights, and the side of the images in pixels
     "lite0": ("579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 224),
     "lite1": ("77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 240),
@@ -148,7 +146,7 @@ def encode_crops(encoder: FrozenEncoder, crops: np.ndarray) -> Tensor:
     return features.unflatten(0, crops.shape[:2]).half()
 
 
-def image_features(paths: Sequence[Path | str], encoder: str, folder: Path | str | None = None) -> np.ndarray:
+def image_features(paths: Paths, encoder: str, folder: Path | str | None = None) -> np.ndarray:
     """Frozen features of all crops of all images, float16 ``[images, crops, width]``, mapped into memory.
 
     The first call writes one file into ``folder`` (``data/cache``). If it is killed, the next call continues.
@@ -206,16 +204,10 @@ class FeatureDataset(ImageTextDataset):
     """Pairs of the frozen features of an image and a text: ``dataset[i]["image"]`` is float ``[crops, width]``."""
 
     def __init__(
-        self,
-        image_paths: Sequence[Path | str],
-        texts: Sequence[str | Sequence[str]],
-        encoder: str,
-        seed: int = 0,
-        captions_per_image: int = 1,
-        cache: Path | str | None = None,
+        self, image_paths: Paths, texts: Texts, encoder: str, cache: Path | str | None = None, **options: int
     ) -> None:
-        """The features come from :func:`image_features`. Further arguments as in :class:`ImageTextDataset`."""
-        super().__init__(image_paths, texts, seed=seed, captions_per_image=captions_per_image)
+        """The ``options`` are those of :class:`ImageTextDataset`: ``seed`` and ``captions_per_image``."""
+        super().__init__(image_paths, texts, **options)
         rows = sorted(set(self.image_ids))
         self.features = image_features([self.image_paths[row] for row in rows], encoder, cache)
         self.feature_rows = np.searchsorted(rows, self.image_ids)
@@ -230,16 +222,11 @@ class FeatureDataset(ImageTextDataset):
         """Do nothing: the features are cached already."""
 
 
-def make_dataset(
-    image_paths: Sequence[Path | str],
-    texts: Sequence[str | Sequence[str]],
-    recipe: dict,
-    cache: Path | str | None = None,
-) -> ImageTextDataset:
+def make_dataset(paths: Paths, texts: Texts, recipe: dict, cache: Path | str | None = None) -> ImageTextDataset:
     """The dataset that a model trained with this recipe is evaluated on: of pixels, or of features."""
     if recipe.get("encoder"):
-        return FeatureDataset(image_paths, texts, recipe["encoder"], cache=cache)
-    return ImageTextDataset(image_paths, texts, max(recipe["image_size"]))
+        return FeatureDataset(paths, texts, recipe["encoder"], cache)
+    return ImageTextDataset(paths, texts, max(recipe["image_size"]))
 
 
 def word_vectors(vocabulary: Sequence[str]) -> Tensor:

@@ -142,7 +142,8 @@ def load_data(
     per_image = min(recipe.captions, max(map(len, captions)))
     augment = parse_augmentation(recipe.augment)
     if recipe.encoder:
-        train_set = FeatureDataset(paths, captions, recipe.encoder, recipe.seed, per_image, cache)
+        options = {"seed": recipe.seed, "captions_per_image": per_image}
+        train_set = FeatureDataset(paths, captions, recipe.encoder, cache, **options)
     else:
         train_set = ImageTextDataset(paths, captions, recipe.image_size, recipe.seed, augment, per_image)
     val_set = make_dataset(*pairs.captions("val"), asdict(recipe), cache)
