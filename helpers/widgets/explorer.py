@@ -36,7 +36,7 @@ class TemperatureExplorer(anywidget.AnyWidget):
 
     Args:
         image_features, text_features: ``[pairs, dim]``; row i of both belongs together.
-        images: thumbnails, one per pair: PIL images, or a uint8 tensor ``[pairs, 3, H, W]``.
+        images: thumbnails, one per pair: PIL images, or a tensor ``[pairs, 3, H, W]``, uint8 or from 0 to 1.
         temperature: the start value; it may lie outside the slider's range of 0.01 to 2.
         snapshots: by name, the features of the same pairs at moments of a training; "now" unless one equals them.
     """
@@ -188,8 +188,12 @@ def pack(image_features: Tensor, text_features: Tensor) -> bytes:
 def thumbnail_sheet(images: Tensor | Sequence[Image.Image]) -> bytes:
     """All thumbnails as one WebP picture of square tiles, filled row by row."""
     if isinstance(images, Tensor):
-        if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
-            raise ValueError(f"images must be uint8 [pairs, 3, H, W], not {images.dtype} {list(images.shape)}")
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images must have the shape [pairs, 3, H, W], not {list(images.shape)}")
+        if images.dtype != torch.uint8:
+            if not (images.min() >= -1e-3 and images.max() <= 1 + 1e-3):  # resizing may overshoot; NaN fails too
+                raise ValueError("images must be uint8, or from 0 to 1; undo the normalisation first")
+            images = images.float().clamp(0, 1).mul(255).round().byte()
         images = [Image.fromarray(image.permute(1, 2, 0).cpu().numpy()) for image in images]
     size = 64 if len(images) <= 32 else 32
     across = math.ceil(math.sqrt(len(images)))
