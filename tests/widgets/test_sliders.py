@@ -37,7 +37,7 @@ for thing in [thing for thing in gc.get_objects() if isinstance(thing, ipywidget
         sweep(thing)
 """
 
-LESSONS = ("02_contrastive_loss", "04_multi_scale", "06_experiments", "08_scaling_out")
+LESSONS = ("02_contrastive_loss", "04_multi_scale", "06_experiments")
 
 
 @pytest.mark.long
