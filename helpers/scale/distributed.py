@@ -1,14 +1,12 @@
 """One batch shared by several processes (ranks), which ``torchrun --nproc-per-node 2 ...`` starts.
 
-Each rank compares its own part of the batch with the texts of all ranks; ``DistributedDataParallel`` averages
-gradients.
+Each rank compares its own images with the texts of all ranks; ``DistributedDataParallel`` averages gradients.
 """
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -20,8 +18,7 @@ from helpers.losses import Number, check_features, check_temperature
 from helpers.scale.blockwise import BlockwiseLogSumExp, scaled_features
 
 
-@dataclass(frozen=True)
-class World:
+class World(NamedTuple):
     """This process: its ``rank`` among ``size`` processes, and its ``local_rank`` on this machine, which is its GPU."""
 
     rank: int = 0
@@ -39,7 +36,7 @@ def parse_device(name: str) -> torch.device:
     """Parse ``cpu``, ``cuda`` (with several processes, each takes its own GPU) or ``cuda:1``."""
     kind, _, number = name.partition(":")
     if kind == "cpu":
-        return torch.device("cpu")
+        return torch.device(kind)
     if kind != "cuda" or not (number.isdecimal() or name == "cuda"):
         raise InputError(f"unknown device {name!r}; choose cpu, cuda, or one of several GPUs, such as cuda:1")
     index = int(number) if number else world().local_rank
