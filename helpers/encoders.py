@@ -77,9 +77,8 @@ class TextEncoder(nn.Module):
 
     def sentence(self, words: Tensor) -> Tensor:
         """Return sentence features ``[batch, dim]`` of word embeddings ``[batch, length, width]``."""
-        concatenated = F.pad(words, (0, 0, 0, self.max_length - words.shape[1])).flatten(
-            1
-        )  # [batch, max_length * width]
+        missing = self.max_length - words.shape[1]
+        concatenated = F.pad(words, (0, 0, 0, missing)).flatten(1)  # [batch, max_length * width]
         return self.sentence_projection(self.dropout(F.relu(self.hidden(concatenated))))
 
     def forward(self, token_ids: Tensor, padding: Tensor) -> Tensor:

@@ -96,9 +96,7 @@ class Run:
         self.out, self.settings, self.checkpoint = out, settings, checkpoint
         state = checkpoint or {"seconds": 0.0, "records": [], "sums": {}}
         self.started = time.monotonic() - state["seconds"]
-        self.saved = (
-            time.monotonic() if checkpoint else -math.inf
-        )  # the first step is saved, so that any run can resume
+        self.saved = time.monotonic() if checkpoint else -math.inf  # so the first step is saved, and any run can resume
         self.records: list[dict] = state["records"]
         self.sums: dict[str, Tensor] = state["sums"]  # of the losses since the last record
 
