@@ -37,9 +37,7 @@ def encode_images(model: DualEncoder, dataset: ImageTextDataset, normalize: bool
 def encode_texts(model: DualEncoder, tokenizer: WordTokenizer, texts: Sequence[str], normalize: bool = True) -> Tensor:
     """Encode texts: features ``[texts, dim]`` on the CPU, by default L2-normalised."""
     device = next(model.eval().parameters()).device
-    return encode(
-        lambda batch: model.text_encoder(*(tensor.to(device) for tensor in tokenizer(batch))), texts, normalize
-    )
+    return encode(lambda batch: model.text_encoder(*(x.to(device) for x in tokenizer(batch))), texts, normalize)
 
 
 def percent(hits: Tensor) -> float:
@@ -96,10 +94,7 @@ def evaluate(
     captions: Sequence[Sequence[str]],
     normalize: bool = True,
 ) -> Metrics:
-    """:func:`retrieval_metrics` of a model over the images of a dataset and all their captions.
-
-    The similarity is the cosine or, without ``normalize``, the dot product.
-    """
+    """:func:`retrieval_metrics` of all images of a dataset with all captions; without ``normalize``, of dot products."""
     texts, image_of_caption = captions_by_image(captions)
     image_features = encode_images(model, dataset, normalize)  # [images, dim]
     text_features = encode_texts(model, tokenizer, texts, normalize)  # [captions, dim]
@@ -143,12 +138,10 @@ def minimal_pair_accuracy(similarity: Tensor) -> dict[str, float]:
 
     A tie is wrong; chance is 50 %. Rows (images) and columns (captions) 2k and 2k + 1 of ``similarity`` are a pair.
     """
-    pairs = len(similarity) // 2
-    blocks = similarity.view(pairs, 2, pairs, 2)[range(pairs), :, range(pairs), :]  # [pairs, image, caption]
-    own, other_caption, other_image = (  # [pairs, 2] each
-        matrices.diagonal(dim1=1, dim2=2) for matrices in (blocks, blocks.flip(2), blocks.flip(1))
-    )
-    return {"image_to_text": percent(own > other_caption), "text_to_image": percent(own > other_image), "pairs": pairs}
+    row, own = torch.arange(len(similarity)), similarity.diagonal()
+    other = row ^ 1  # 1, 0, 3, 2, ...
+    hits = {"image_to_text": own > similarity[row, other], "text_to_image": own > similarity[other, row]}
+    return {direction: percent(hits[direction]) for direction in hits} | {"pairs": len(row) // 2}
 
 
 def in_batch_accuracy(image_features: Tensor, text_features: Tensor, batch_size: int = 256) -> float:

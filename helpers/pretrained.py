@@ -53,12 +53,7 @@ def check_encoder(name: str) -> None:
 
 def load_encoder(name: str) -> FrozenEncoder:
     """The image encoder of this name; an ``InputError`` says which package is missing, or that weights are damaged."""
-    check_encoder(name)
-    if name in LITE:
-        return load_lite(name)
-    model = load_open_clip(name)
-    settings = model.visual.preprocess_cfg
-    return FrozenEncoder(model.encode_image, np.max(settings["size"]).item(), settings["mean"], settings["std"])
+    return load_lite(name) if name in LITE else load_open_clip(name)
 
 
 def load_lite(name: str) -> FrozenEncoder:
@@ -95,8 +90,8 @@ def fold_batch_norms(network: nn.Module) -> None:
         network.set_submodule(norm_name, norm.act)
 
 
-def load_open_clip(name: str) -> nn.Module:
-    """The model ``open_clip:MODEL:WEIGHTS``; with empty WEIGHTS, random weights from seed 0."""
+def load_open_clip(name: str) -> FrozenEncoder:
+    """The image encoder of ``open_clip:MODEL:WEIGHTS``; with empty WEIGHTS, random weights from seed 0."""
     _, model_name, weights = name.split(":")
     try:
         open_clip = importlib.import_module("open_clip")
@@ -105,11 +100,13 @@ def load_open_clip(name: str) -> nn.Module:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return open_clip.create_model(model_name, weights or None).eval()
+            model = open_clip.create_model(model_name, weights or None).eval()
     except Exception as error:  # an unknown model, no network, or a broken download
         hint = "open_clip.list_pretrained() lists the models and weights, which need a network at the first use"
         reason = str(error).split(". ")[0][:120]
         raise InputError(f"cannot load {name} ({reason}); {hint}") from None
+    settings = model.visual.preprocess_cfg
+    return FrozenEncoder(model.encode_image, np.max(settings["size"]).item(), settings["mean"], settings["std"])
 
 
 def read_crops(path: Path | str, size: int) -> np.ndarray:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from helpers.data import ImageTextDataset
 from helpers.encoders import DualEncoder
 from helpers.files import DATA, InputError, atomic_file
 from helpers.optimizers import learning_rate_factor
@@ -105,12 +104,7 @@ class Run:
         return time.monotonic() - self.started
 
     def start(
-        self,
-        batch_loss: nn.Module,
-        optimizers: list[torch.optim.Optimizer],
-        tokenizer: WordTokenizer,
-        architecture: dict,
-        datasets: Sequence[ImageTextDataset],
+        self, batch_loss: nn.Module, optimizers: list, tokenizer: WordTokenizer, architecture: dict, datasets: Sequence
     ) -> int:
         """Watch model and optimizers from here on; load the state of a resumed run. Return the number of steps done.
 

@@ -36,7 +36,7 @@ def parse_device(name: str) -> torch.device:
     """Parse ``cpu``, ``cuda`` (with several processes, each takes its own GPU) or ``cuda:1``."""
     kind, _, number = name.partition(":")
     if kind == "cpu":
-        return torch.device(kind)
+        return torch.device("cpu")
     if kind != "cuda" or not (number.isdecimal() or name == "cuda"):
         raise InputError(f"unknown device {name!r}; choose cpu, cuda, or one of several GPUs, such as cuda:1")
     index = int(number) if number else world().local_rank
