@@ -94,7 +94,7 @@ def evaluate(
     captions: Sequence[Sequence[str]],
     normalize: bool = True,
 ) -> Metrics:
-    """:func:`retrieval_metrics` of all images of a dataset with all captions; without ``normalize``, of dot products."""
+    """:func:`retrieval_metrics` of the images of a dataset and ``captions``; without ``normalize``, of dot products."""
     texts, image_of_caption = captions_by_image(captions)
     image_features = encode_images(model, dataset, normalize)  # [images, dim]
     text_features = encode_texts(model, tokenizer, texts, normalize)  # [captions, dim]

@@ -59,11 +59,12 @@ def evaluate_split(checkpoint: dict, data: Path, split: str) -> dict:
     image_features, text_features, image_of_caption = encode_records(checkpoint, records)
     similarity = image_features @ text_features.T  # [images, captions]
     if truth := truth_of(records):
-        scenes, columns, exact = truth[0], scored_columns(records), exact_captions(records)
+        scenes, _ = truth
+        columns = scored_columns(records)  # of the exact captions
         result = metrics_with_truth(similarity, scenes, paths_and_captions(records)[1])
         if len(columns) == len(scenes):  # minimal pairs have no exact captions
             ranks = retrieval_ranks(similarity[:, columns], image_of_caption[columns])
-            result["exact"] = metrics_with_truth(similarity[:, columns], scenes, exact)
+            result["exact"] = metrics_with_truth(similarity[:, columns], scenes, exact_captions(records))
             result["exact"]["intervals"] = intervals(ranks, image_of_caption[columns])
         if "minimal" in pairs.splits:
             result["minimal_pairs"] = minimal_pairs_by_kind(checkpoint, pairs.records("minimal"))
