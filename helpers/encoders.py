@@ -8,15 +8,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 GRID = 4  # an image of any size becomes GRID x GRID regions
-SMALLEST = 32  # pixels per side
 
 
 class ConvBlock(nn.Sequential):
     """Convolution, group norm, ReLU. With batch norm, an image's features would depend on the rest of its batch."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> None:
-        padding = 1 if kernel == 3 else 0
-        convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=False)
+        convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, padding=int(kernel == 3), bias=False)
         super().__init__(convolution, nn.GroupNorm(8, channels_out), nn.ReLU())
 
 
@@ -37,8 +35,8 @@ class ImageEncoder(nn.Module):
 
     def region_map(self, images: Tensor) -> Tensor:
         """Return the regions ``[batch, 128, GRID, GRID]`` of images ``[batch, 3, height, width]``."""
-        if min(images.shape[2:]) < SMALLEST:
-            raise ValueError(f"images must have at least {SMALLEST} pixels per side, not {list(images.shape)}")
+        if min(images.shape[2:]) < 32:
+            raise ValueError(f"images must have at least 32 pixels per side, not {list(images.shape)}")
         x = self.stem(images)  # [batch, 32, height/4, width/4], one position per patch
         x = self.down1(x)  # [batch, 64, height/8, width/8]
         x = x + self.residual(x)
@@ -51,10 +49,7 @@ class ImageEncoder(nn.Module):
 
     def scales(self, images: Tensor) -> list[Tensor]:
         """Return features ``[batch, dim]`` at each scale, coarse (the mean of all regions) to fine (every region)."""
-        return self.views(images).image_scales
-
-    def views(self, images: Tensor) -> "ImageViews":
-        return ImageViews(self, images)
+        return ImageViews(self, images).image_scales
 
 
 class TextEncoder(nn.Module):
@@ -153,9 +148,6 @@ class FeatureHead(nn.Module):
         crop = torch.randint(crops, (images,), device=features.device)
         return self.projection(features[torch.arange(images, device=features.device), crop])
 
-    def views(self, features: Tensor) -> "FeatureViews":
-        return FeatureViews(self, features)
-
 
 class DualEncoder(nn.Module):
     """An image encoder and a text encoder with one embedding space; the features are not normalised.
@@ -179,7 +171,8 @@ class DualEncoder(nn.Module):
 
         Training asks for views, so that a term pays only for what it uses; evaluation calls the encoders directly.
         """
-        return BatchViews(self.image_encoder.views(images), TextViews(self.text_encoder, token_ids, padding))
+        kind = FeatureViews if isinstance(self.image_encoder, FeatureHead) else ImageViews
+        return BatchViews(kind(self.image_encoder, images), TextViews(self.text_encoder, token_ids, padding))
 
 
 class ImageViews:

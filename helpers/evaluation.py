@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,35 +15,29 @@ from helpers.text import WordTokenizer
 
 DIRECTIONS = ("image_to_text", "text_to_image")
 BATCH = 256  # images or texts that are encoded at a time
-IN_BATCH = 256  # pairs per batch for the in-batch accuracy
 CONFIDENCE = 0.95
 
 Metrics = dict[str, dict[str, float]]  # for each direction, numbers by name
 
 
 @torch.no_grad()
+def encode(encoder: Callable[[Sequence], Tensor], rows: Sequence, normalize: bool) -> Tensor:
+    """Encode in batches: features ``[rows, dim]`` on the CPU."""
+    features = torch.cat([encoder(rows[start : start + BATCH]).cpu() for start in range(0, len(rows), BATCH)])
+    return F.normalize(features, dim=1) if normalize else features
+
+
 def encode_images(model: DualEncoder, dataset: ImageTextDataset, normalize: bool = True) -> Tensor:
     """Encode all images of a dataset, in order: features ``[images, dim]`` on the CPU, by default L2-normalised."""
-    model.eval()
-    device = next(model.parameters()).device
-    features = []
-    for start in range(0, len(dataset), BATCH):
-        rows = range(start, min(start + BATCH, len(dataset)))
-        images = dataset.batch(rows)["images"]  # [batch, 3, height, width]
-        features.append(model.image_encoder(images.to(device)).cpu())  # [batch, dim]
-    return F.normalize(torch.cat(features), dim=1) if normalize else torch.cat(features)
+    device = next(model.eval().parameters()).device
+    rows = range(len(dataset))
+    return encode(lambda batch: model.image_encoder(dataset.batch(batch)["images"].to(device)), rows, normalize)
 
 
-@torch.no_grad()
 def encode_texts(model: DualEncoder, tokenizer: WordTokenizer, texts: Sequence[str], normalize: bool = True) -> Tensor:
     """Encode texts: features ``[texts, dim]`` on the CPU, by default L2-normalised."""
-    model.eval()
-    device = next(model.parameters()).device
-    features = []
-    for start in range(0, len(texts), BATCH):
-        token_ids, padding = tokenizer(texts[start : start + BATCH])  # [batch, length] each
-        features.append(model.text_encoder(token_ids.to(device), padding.to(device)).cpu())  # [batch, dim]
-    return F.normalize(torch.cat(features), dim=1) if normalize else torch.cat(features)
+    device = next(model.eval().parameters()).device
+    return encode(lambda batch: model.text_encoder(*(x.to(device) for x in tokenizer(batch))), texts, normalize)
 
 
 def percent(hits: Tensor) -> float:
@@ -59,8 +53,7 @@ def rank_of_best(similarity: Tensor, row_ids: Tensor, column_ids: Tensor) -> Ten
 
 
 def retrieval_ranks(similarity: Tensor, image_of_caption: Tensor) -> dict[str, Tensor]:
-    """The rank of the right answer to each query; 1 is the best. A wrong answer with the same score is ranked before
-    it.
+    """The rank of the right answer to each query; 1 is the best, and a wrong answer with the same score comes first.
 
     From image to text every caption of the image is right, and the best one counts. ``similarity`` is ``[images,
     captions]``; ``image_of_caption``, int64 ``[captions]``, is the row of each caption's image.
@@ -79,10 +72,7 @@ def retrieval_ranks(similarity: Tensor, image_of_caption: Tensor) -> dict[str, T
 
 
 def retrieval_metrics(similarity: Tensor, image_of_caption: Tensor) -> Metrics:
-    """R@1, R@5, R@10 in percent, median and mean rank, and the R@1 of chance, in both directions.
-
-    Args as in :func:`retrieval_ranks`.
-    """
+    """R@1, R@5, R@10 in percent, median and mean rank, and chance, of :func:`retrieval_ranks` in both directions."""
     # In a random order, the first caption belongs to an image with a probability of its captions / all captions. The
     # mean of that over images is 1 / images, as in the other direction.
     chance = 100 / len(similarity)
@@ -104,10 +94,7 @@ def evaluate(
     captions: Sequence[Sequence[str]],
     normalize: bool = True,
 ) -> Metrics:
-    """:func:`retrieval_metrics` of a model over the images of a dataset and all their captions.
-
-    The similarity is the cosine or, without ``normalize``, the dot product.
-    """
+    """:func:`retrieval_metrics` of the images of a dataset and ``captions``; without ``normalize``, of dot products."""
     texts, image_of_caption = captions_by_image(captions)
     image_features = encode_images(model, dataset, normalize)  # [images, dim]
     text_features = encode_texts(model, tokenizer, texts, normalize)  # [captions, dim]
@@ -117,11 +104,10 @@ def evaluate(
 def intervals(
     ranks: dict[str, Tensor], image_of_caption: Tensor, samples: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, list[float]]]:
-    """95 % intervals of R@1, R@5, R@10 and the mean rank, by the percentile bootstrap over images with all their
-    captions.
+    """95 % intervals of R@1, R@5, R@10 and the mean rank, by the percentile bootstrap over images.
 
-    The captions of an image succeed or fail together, so resampling single captions would give too narrow intervals.
-    The candidates stay the same. ``ranks`` comes from :func:`retrieval_ranks`.
+    The captions of an image succeed or fail together, so images are resampled with all their captions. The
+    candidates stay the same. ``ranks`` comes from :func:`retrieval_ranks`.
     Returns ``{"image_to_text": {"R@1": [low, high], ...}, ...}``, recalls in percent.
     """
     images = len(ranks["image_to_text"])
@@ -152,15 +138,13 @@ def minimal_pair_accuracy(similarity: Tensor) -> dict[str, float]:
 
     A tie is wrong; chance is 50 %. Rows (images) and columns (captions) 2k and 2k + 1 of ``similarity`` are a pair.
     """
-    pairs = len(similarity) // 2
-    blocks = similarity.view(pairs, 2, pairs, 2)[range(pairs), :, range(pairs), :]  # [pairs, image, caption]
-    own, other_caption, other_image = (  # [pairs, 2] each
-        matrices.diagonal(dim1=1, dim2=2) for matrices in (blocks, blocks.flip(2), blocks.flip(1))
-    )
-    return {"image_to_text": percent(own > other_caption), "text_to_image": percent(own > other_image), "pairs": pairs}
+    row, own = torch.arange(len(similarity)), similarity.diagonal()
+    other = row ^ 1  # 1, 0, 3, 2, ...
+    hits = {"image_to_text": own > similarity[row, other], "text_to_image": own > similarity[other, row]}
+    return {direction: percent(hits[direction]) for direction in hits} | {"pairs": len(row) // 2}
 
 
-def in_batch_accuracy(image_features: Tensor, text_features: Tensor, batch_size: int = IN_BATCH) -> float:
+def in_batch_accuracy(image_features: Tensor, text_features: Tensor, batch_size: int = 256) -> float:
     """How often the diagonal has the highest score of its row and of its column within a batch, in percent.
 
     A larger batch is harder; with all pairs in one batch it is R@1. Round k pairs image i with its caption i + k.
@@ -179,8 +163,7 @@ def in_batch_accuracy(image_features: Tensor, text_features: Tensor, batch_size:
 
 
 def linear_probe(features: Tensor, labels: Tensor, test_features: Tensor, test_labels: Tensor) -> float:
-    """Accuracy, in percent, of a linear classifier on frozen features, fitted by least squares: nothing has to be
-    tuned.
+    """Accuracy, in percent, of a linear classifier on frozen features, fitted by least squares.
 
     Features are ``[images, dim]``, labels bool ``[images, labels]``; with fewer images than ``dim`` it overfits.
     Source: Alain and Bengio, 2016, "Understanding intermediate layers using linear classifier probes".

@@ -191,11 +191,6 @@ def write_rows(file: Path, rows: Sequence[Row]) -> None:
         target.write(text.getvalue().encode())
 
 
-def changed_options(recipe: Recipe) -> str:
-    """The options that are not the default, as JSON."""
-    return json.dumps({f.name: getattr(recipe, f.name) for f in fields(Recipe) if getattr(recipe, f.name) != f.default})
-
-
 def provenance() -> Row:
     """The commit (with a plus if files in helpers differ from it) and the versions that made a row."""
 
@@ -224,11 +219,13 @@ def run_experiment(
         pairs = open_pairs(folder)
         of_data = fingerprint(map(pairs.captions, pairs.splits))[:16]
         for arm, recipe in arms.items():
-            row = {"arm": arm, "seed": seed, "options": changed_options(recipe), "data": of_data, **made_with}
+            defaults = {field.name: field.default for field in fields(Recipe)}
+            options = json.dumps({name: value for name, value in vars(recipe).items() if value != defaults[name]})
+            row = {"arm": arm, "seed": seed, "options": options, "data": of_data, **made_with}
             before = known.get((arm, seed))
             if before is None:
                 missing.append((row, folder, replace(recipe, seed=recipe.seed + seed)))
-            elif json.loads(before["options"]) != json.loads(row["options"]) or before["data"] != of_data:
+            elif json.loads(before["options"]) != json.loads(options) or before["data"] != of_data:
                 was = f"{before['options']}, or with other images or captions"
                 raise InputError(f"{out} has seed {seed} of {arm} with {was}; choose another --out, or remove its rows")
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:

@@ -15,11 +15,10 @@ from helpers.text import WordTokenizer
 
 @torch.no_grad()
 def region_scores(model: DualEncoder, tokenizer: WordTokenizer, images: Tensor, text: str) -> Tensor:
-    """Return how well each region matches each word, with its neighbours, of a text: cosines ``[images, words, GRID,
-    GRID]``.
+    """Return the cosine of each region with each word and its neighbours: ``[images, words, GRID, GRID]``.
 
-    They mean something only if the training compared regions with words, as ``token_wise`` does. ``images`` are
-    normalised, ``[images, 3, height, width]``. The model is put into evaluation mode.
+    It means something only if the training compared regions with words, as ``token_wise`` does. ``images`` are
+    normalised, ``[images, 3, height, width]``.
     """
     views = model.eval().views(images, *tokenizer([text]))
     phrases = F.normalize(views.phrases[0], dim=1)  # [words, dim]
@@ -32,8 +31,8 @@ def region_contributions(model: DualEncoder, tokenizer: WordTokenizer, images: T
     """Return how much each region adds to the cosine of an image with a text: ``[images, GRID, GRID]``.
 
     The image features are a linear function of the regions, so the cosine is the sum of these numbers and one for the
-    bias. The model is put into evaluation mode. Source: the class activation maps of Zhou et al., 2016, "Learning Deep
-    Features for Discriminative Localization", with a text in place of a class.
+    bias. Source: the class activation maps of Zhou et al., 2016, "Learning Deep Features for Discriminative
+    Localization", with a text in place of a class.
     """
     views = model.eval().views(images, *tokenizer([text]))
     weights = model.image_encoder.projections[-1].weight.unflatten(1, (-1, GRID * GRID))  # [dim, channels, regions]
@@ -62,8 +61,7 @@ def pointing_accuracy(
     """Measure the pointing game: whether the region that best matches a thing is one that the thing overlaps.
 
     Each thing with a colour and shape unique in its scene is asked for as "a red circle"; the score of the middle word,
-    or with ``contributions`` :func:`region_contributions`, counts. ``dataset`` has the images of ``scenes`` in the same
-    order.
+    or with ``contributions`` :func:`region_contributions`, counts. ``dataset`` has the images of ``scenes``.
     Returns ``accuracy`` and ``chance`` in percent, and the number of ``things``.
     Source: Zhang et al., 2016, "Top-down Neural Attention by Excitation Backprop", section 4.1.
     """

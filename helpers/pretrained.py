@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -53,12 +53,7 @@ def check_encoder(name: str) -> None:
 
 def load_encoder(name: str) -> FrozenEncoder:
     """The image encoder of this name; an ``InputError`` says which package is missing, or that weights are damaged."""
-    check_encoder(name)
-    if name in LITE:
-        return load_lite(name)
-    model, _ = load_open_clip(name)
-    settings = model.visual.preprocess_cfg
-    return FrozenEncoder(model.encode_image, np.max(settings["size"]).item(), settings["mean"], settings["std"])
+    return load_lite(name) if name in LITE else load_open_clip(name)
 
 
 def load_lite(name: str) -> FrozenEncoder:
@@ -95,8 +90,8 @@ def fold_batch_norms(network: nn.Module) -> None:
         network.set_submodule(norm_name, norm.act)
 
 
-def load_open_clip(name: str) -> tuple[nn.Module, nn.Module]:
-    """The model and the tokenizer of ``open_clip:MODEL:WEIGHTS``; with empty WEIGHTS, random weights from seed 0."""
+def load_open_clip(name: str) -> FrozenEncoder:
+    """The image encoder of ``open_clip:MODEL:WEIGHTS``; with empty WEIGHTS, random weights from seed 0."""
     _, model_name, weights = name.split(":")
     try:
         open_clip = importlib.import_module("open_clip")
@@ -105,12 +100,13 @@ def load_open_clip(name: str) -> tuple[nn.Module, nn.Module]:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = open_clip.create_model(model_name, weights or None)
-        return model.eval(), open_clip.get_tokenizer(model_name)
+            model = open_clip.create_model(model_name, weights or None).eval()
     except Exception as error:  # an unknown model, no network, or a broken download
         hint = "open_clip.list_pretrained() lists the models and weights, which need a network at the first use"
         reason = str(error).split(". ")[0][:120]
         raise InputError(f"cannot load {name} ({reason}); {hint}") from None
+    settings = model.visual.preprocess_cfg
+    return FrozenEncoder(model.encode_image, np.max(settings["size"]).item(), settings["mean"], settings["std"])
 
 
 def read_crops(path: Path | str, size: int) -> np.ndarray:
@@ -130,20 +126,15 @@ class FeaturesOnRequest(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
+    @torch.inference_mode()
     def __getitem__(self, row: int) -> Tensor | InputError:
         try:
-            return encode_crops(self.encoder, read_crops(self.paths[row], self.encoder.size)[None])[0]
+            crops = read_crops(self.paths[row], self.encoder.size)
         except InputError as error:  # returned, because a DataLoader would add the traceback of its process
             return error
-
-
-@torch.inference_mode()
-def encode_crops(encoder: FrozenEncoder, crops: np.ndarray) -> Tensor:
-    """Features, float16 ``[images, crops, width]``, of pixels uint8 ``[images, crops, size, size, 3]``."""
-    pixels = torch.tensor(crops).flatten(0, 1).permute(0, 3, 1, 2) / 255  # [images * crops, 3, size, size]
-    mean, std = (torch.tensor(values)[:, None, None] for values in (encoder.mean, encoder.std))  # [3, 1, 1]
-    features = encoder.network(((pixels - mean) / std).contiguous(memory_format=torch.channels_last))
-    return features.unflatten(0, crops.shape[:2]).half()
+        pixels = torch.tensor(crops).permute(0, 3, 1, 2) / 255  # [crops, 3, size, size]
+        mean, std = (torch.tensor(x)[:, None, None] for x in (self.encoder.mean, self.encoder.std))  # [3, 1, 1]
+        return self.encoder.network(((pixels - mean) / std).contiguous(memory_format=torch.channels_last)).half()
 
 
 def image_features(paths: Paths, encoder: str, folder: Path | str | None = None) -> np.ndarray:
@@ -157,7 +148,7 @@ def image_features(paths: Paths, encoder: str, folder: Path | str | None = None)
 
 
 def write_features(file: Path, paths: Sequence[str], name: str) -> None:
-    """Compute the features of all images, in two processes, into one ``.npy`` file.
+    """Compute the features of all images into one ``.npy`` file.
 
     They are appended in order to a file ``.partial``, whose size says how many images are done.
     """
@@ -168,11 +159,11 @@ def write_features(file: Path, paths: Sequence[str], name: str) -> None:
     header = io.BytesIO()
     shape = (len(paths), *example.shape)
     np.lib.format.write_array_header_1_0(header, {"descr": "<f2", "fortran_order": False, "shape": shape})
+    start = header.tell()
     partial_file = file.with_suffix(".partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with partial_file.open("ab") as target:
-            start = len(header.getvalue())
             done = max(0, target.tell() - start) // example.nbytes
             target.truncate(start + done * example.nbytes if done else 0)
             if done == 0:
@@ -188,7 +179,7 @@ def write_features(file: Path, paths: Sequence[str], name: str) -> None:
 
 
 def compute(features: FeaturesOnRequest, done: int) -> Iterator[Tensor]:
-    """The features of the images after the first ``done``, in order, with a progress bar."""
+    """The features of the images after the first ``done``, in order, in two processes, with a progress bar."""
     # The processes of a DataLoader have one thread each, and end when the main process is killed.
     workers = min(2, os.cpu_count() or 1) if len(features) > FEW else 0
     loader = DataLoader(Subset(features, range(done, len(features))), batch_size=None, num_workers=workers)
@@ -201,12 +192,14 @@ def compute(features: FeaturesOnRequest, done: int) -> Iterator[Tensor]:
 
 
 class FeatureDataset(ImageTextDataset):
-    """Pairs of the frozen features of an image and a text: ``dataset[i]["image"]`` is float ``[crops, width]``."""
+    """Pairs of the frozen features of an image and a text: ``dataset[i]["image"]`` is float ``[crops, width]``.
+
+    The ``options`` are those of :class:`ImageTextDataset`.
+    """
 
     def __init__(
-        self, image_paths: Paths, texts: Texts, encoder: str, cache: Path | str | None = None, **options: int
+        self, image_paths: Paths, texts: Texts, encoder: str, cache: Path | str | None = None, **options: Any
     ) -> None:
-        """The ``options`` are those of :class:`ImageTextDataset`: ``seed`` and ``captions_per_image``."""
         super().__init__(image_paths, texts, **options)
         rows = sorted(set(self.image_ids))
         self.features = image_features([self.image_paths[row] for row in rows], encoder, cache)
@@ -222,11 +215,14 @@ class FeatureDataset(ImageTextDataset):
         """Do nothing: the features are cached already."""
 
 
-def make_dataset(paths: Paths, texts: Texts, recipe: dict, cache: Path | str | None = None) -> ImageTextDataset:
-    """The dataset that a model trained with this recipe is evaluated on: of pixels, or of features."""
+def make_dataset(
+    paths: Paths, texts: Texts, recipe: dict, cache: Path | str | None = None, **options: Any
+) -> ImageTextDataset:
+    """The dataset of pixels, or of features, for a recipe: for evaluation, unless further ``options`` are given."""
+    options = {"image_size": max(recipe["image_size"]), **options}
     if recipe.get("encoder"):
-        return FeatureDataset(paths, texts, recipe["encoder"], cache)
-    return ImageTextDataset(paths, texts, max(recipe["image_size"]))
+        return FeatureDataset(paths, texts, recipe["encoder"], cache, **options)
+    return ImageTextDataset(paths, texts, **options)
 
 
 def word_vectors(vocabulary: Sequence[str]) -> Tensor:
@@ -244,28 +240,3 @@ def word_vectors(vocabulary: Sequence[str]) -> Tensor:
     vectors = torch.from_numpy(table.embed(list(vocabulary)))
     vectors = vectors - vectors.mean(0)
     return vectors / vectors.std()
-
-
-class OpenClip(nn.Module):
-    """Both pretrained encoders of ``open_clip:MODEL:WEIGHTS``, as :mod:`helpers.evaluation` calls them.
-
-    ``evaluate(clip, clip.tokenizer, FeatureDataset(paths, captions, name), captions)`` is zero-shot retrieval.
-    """
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        check_encoder(name)
-        self.clip, self.tokenize = load_open_clip(name)
-
-    def image_encoder(self, features: Tensor) -> Tensor:
-        """Return the features ``[batch, dim]`` of whole images, from the features ``[batch, crops, dim]``."""
-        return features[:, 0]
-
-    def text_encoder(self, token_ids: Tensor, padding: Tensor) -> Tensor:
-        """Return the text features ``[batch, dim]``."""
-        return self.clip.encode_text(token_ids)
-
-    def tokenizer(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Convert texts to ``token_ids`` and ``padding``: ``[batch, length]`` each."""
-        token_ids = self.tokenize(list(texts))
-        return token_ids, token_ids == 0

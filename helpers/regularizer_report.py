@@ -57,8 +57,7 @@ class FreeViews:
     """Views of free numbers: random ones in the shape of the given views, created when first used."""
 
     def __init__(self, views: BatchViews) -> None:
-        self.views = views
-        self.leaves: list[Tensor] = []
+        self.views, self.leaves = views, []
 
     def __getattr__(self, name: str) -> Tensor | list[Tensor]:
         given = getattr(self.views, name)
@@ -74,17 +73,14 @@ class FreeViews:
 
 
 def recall_alone(term: Regularizer, views: BatchViews, steps: int) -> float:
-    """Return the R@1 in percent, the mean over both directions, that the term reaches if Adam changes the features
-    freely.
-    """
+    """Return the mean R@1 of both directions, in percent, that the term reaches if Adam changes the features freely."""
     free: Any = FreeViews(views)
-    value = term.loss(free, TEMPERATURE)
+    term.loss(free, TEMPERATURE)  # creates the numbers
     optimizer = torch.optim.Adam(free.leaves, lr=0.05)
     for _ in range(steps):
         optimizer.zero_grad()
-        value.backward()
+        term.loss(free, TEMPERATURE).backward()
         optimizer.step()
-        value = term.loss(free, TEMPERATURE)
     with torch.no_grad():
         matrices = (term.similarities or cosines)(free)
     own = torch.arange(len(matrices[0]))

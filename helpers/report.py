@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from helpers.data import captions_by_image
-from helpers.encoders import DualEncoder
 from helpers.evaluation import (
     DIRECTIONS,
     encode_images,
@@ -30,73 +29,61 @@ from helpers.runs import restore_model
 from helpers.scenes import COLOURS, SHAPES, Scene, ceiling, truth_of
 from helpers.sources import Record, open_pairs
 from helpers.sources.coco import paths_and_captions
-from helpers.sources.folders import Pairs
-from helpers.text import WordTokenizer, split_words
+from helpers.text import split_words
 
 PROBED = 2000  # training images that the linear probe learns from
 
 
-def encode_records(
-    model: DualEncoder, tokenizer: WordTokenizer, records: Sequence[Record], recipe: dict
-) -> tuple[Tensor, Tensor]:
-    """Features of the images ``[images, dim]`` and of all their captions ``[captions, dim]``.
+def encode_records(checkpoint: dict, records: Sequence[Record]) -> tuple[Tensor, Tensor, Tensor]:
+    """Features of the images ``[images, dim]`` and of all captions ``[captions, dim]``, and each caption's image.
 
     They are L2-normalised, unless the model was trained on dot products.
     """
-    dataset = make_dataset(*paths_and_captions(records), recipe)
-    texts, normalize = list(itertools.chain(*dataset.captions)), recipe.get("loss") != "dot_product"
-    return encode_images(model, dataset, normalize), encode_texts(model, tokenizer, texts, normalize)
+    (model, tokenizer), recipe = restore_model(checkpoint), checkpoint["recipe"]
+    paths, captions = paths_and_captions(records)
+    texts, image_of_caption = captions_by_image(captions)
+    normalize = recipe.get("loss") != "dot_product"
+    images = encode_images(model, make_dataset(paths, captions, recipe), normalize)
+    return images, encode_texts(model, tokenizer, texts, normalize), image_of_caption
 
 
 def evaluate_split(checkpoint: dict, data: Path, split: str) -> dict:
     """Compute all metrics of a checkpoint on a split, with 95 % ``intervals``; images have the training's largest size.
 
-    Scenes also get the metrics of :func:`evaluate_scenes`, and minimal pairs.
+    Scenes also have the ``ceiling``, the metrics of the captions of level ``exact`` alone, and minimal pairs.
     """
-    model, tokenizer = restore_model(checkpoint)
-    recipe = checkpoint["recipe"]
     pairs = open_pairs(data)
     records = pairs.records(split)
     if any(annotation.get("wrong") for record in records for annotation in record.annotations):
         raise InputError("some captions of this split are wrong on purpose; evaluate on val or test")
-    image_features, text_features = encode_records(model, tokenizer, records, recipe)
-    _, image_of_caption = captions_by_image(paths_and_captions(records)[1])
+    image_features, text_features, image_of_caption = encode_records(checkpoint, records)
     similarity = image_features @ text_features.T  # [images, captions]
-    truth = truth_of(records)
-    if truth is None:
-        result = retrieval_metrics(similarity, image_of_caption)
-    else:
-        result = evaluate_scenes(similarity, records, *truth)
+    if truth := truth_of(records):
+        scenes, _ = truth
+        columns = scored_columns(records)  # of the exact captions
+        result = metrics_with_truth(similarity, scenes, paths_and_captions(records)[1])
+        if len(columns) == len(scenes):  # minimal pairs have no exact captions
+            ranks = retrieval_ranks(similarity[:, columns], image_of_caption[columns])
+            result["exact"] = metrics_with_truth(similarity[:, columns], scenes, exact_captions(records))
+            result["exact"]["intervals"] = intervals(ranks, image_of_caption[columns])
         if "minimal" in pairs.splits:
-            minimal = pairs.records("minimal")
-            result["minimal_pairs"] = minimal_pairs_by_kind(*encode_records(model, tokenizer, minimal, recipe), minimal)
+            result["minimal_pairs"] = minimal_pairs_by_kind(checkpoint, pairs.records("minimal"))
+    else:
+        result = retrieval_metrics(similarity, image_of_caption)
     result["intervals"] = intervals(retrieval_ranks(similarity, image_of_caption), image_of_caption)
     return result
 
 
-def evaluate_scenes(
-    similarity: Tensor, records: Sequence[Record], scenes: Sequence[Scene], levels: Sequence[Sequence[str]]
-) -> dict:
-    """:func:`metrics_with_truth` of all captions and, as ``exact``, of the captions of level exact, with intervals."""
-    _, captions = paths_and_captions(records)
-    texts, image_of_caption = captions_by_image(captions)
-    result = metrics_with_truth(similarity, scenes, captions)
-    exact = [column for column, level in enumerate(itertools.chain(*levels)) if level == "exact"]
-    if len(exact) != len(scenes):  # minimal pairs have no exact captions
-        return result
-    ranks = retrieval_ranks(similarity[:, exact], image_of_caption[exact])
-    result["exact"] = metrics_with_truth(similarity[:, exact], scenes, [[texts[column]] for column in exact])
-    result["exact"]["intervals"] = intervals(ranks, image_of_caption[exact])
-    return result
+def exact_captions(records: Sequence[Record]) -> list[list[str]]:
+    return [[caption["caption"] for caption in r.annotations if caption["level"] == "exact"] for r in records]
 
 
-def minimal_pairs_by_kind(
-    image_features: Tensor, text_features: Tensor, records: Sequence[Record]
-) -> dict[str, dict[str, float]]:
+def minimal_pairs_by_kind(checkpoint: dict, records: Sequence[Record]) -> dict[str, dict[str, float]]:
     """:func:`minimal_pair_accuracy` of the pairs of each kind."""
+    images, texts, _ = encode_records(checkpoint, records)
     kinds = [record.image["kind"] for record in records]
     rows = {kind: [row for row, other in enumerate(kinds) if other == kind] for kind in sorted(set(kinds))}
-    return {kind: minimal_pair_accuracy(image_features[own] @ text_features[own].T) for kind, own in rows.items()}
+    return {kind: minimal_pair_accuracy(images[own] @ texts[own].T) for kind, own in rows.items()}
 
 
 def contents(scenes: Sequence[Scene]) -> Tensor:
@@ -121,12 +108,10 @@ def measure(checkpoint: dict, data: Path) -> dict[str, Any]:
     image: how many of its captions find it, plus the number of its captions if it finds one of them; their mean over
     ``2 * captions`` is R@1. The other measures are for exploring; scenes have more, and the ``ceiling`` of R@1.
     """
-    (model, tokenizer), recipe = restore_model(checkpoint), checkpoint["recipe"]
     pairs = open_pairs(data)
     records = pairs.records("test")
-    images, texts = encode_records(model, tokenizer, records, recipe)  # [images, dim], [captions, dim]
-    similarity, (_, image_of_caption) = images @ texts.T, captions_by_image(paths_and_captions(records)[1])
-    scored = scored_columns(records)
+    images, texts, image_of_caption = encode_records(checkpoint, records)
+    similarity, scored = images @ texts.T, scored_columns(records)
     measures: dict[str, Any] = {"R@1": 0.0, "chance": 100 / len(images)}
     for name, columns in (", all captions", torch.arange(len(texts))), ("", scored):
         ranks = retrieval_ranks(similarity[:, columns], image_of_caption[columns])
@@ -137,27 +122,14 @@ def measure(checkpoint: dict, data: Path) -> dict[str, Any]:
         found = torch.zeros_like(captions).index_add(0, image_of_caption[scored], (ranks["text_to_image"] == 1).long())
         digits = found + captions * (ranks["image_to_text"] == 1)
         measures |= {"captions": int(captions[0]), "hits": "".join(f"{digit:x}" for digit in digits.tolist())}
-    if truth_of(records) is not None:
-        measures |= measure_scenes(checkpoint, pairs, images, texts)
-    return measures
-
-
-def measure_scenes(checkpoint: dict, pairs: Pairs, images: Tensor, texts: Tensor) -> dict[str, float]:
-    """The ``ceiling`` of R@1 on exact captions, in-batch accuracy, a linear probe, and minimal pairs, in percent."""
-    (model, tokenizer), recipe = restore_model(checkpoint), checkpoint["recipe"]
-    records, probed = pairs.records("test"), pairs.records("train")[:PROBED]
-    exact = [[caption["caption"] for caption in r.annotations if caption["level"] == "exact"] for r in records]
-    (scenes, _), (probed_scenes, _) = truth_of(records), truth_of(probed)
-    probed_images, _ = encode_records(model, tokenizer, probed, recipe)
-    measures = {
-        "ceiling": statistics.mean(ceiling(scenes, exact).values()),
-        "in-batch accuracy": in_batch_accuracy(images, texts.unflatten(0, (len(images), -1))),
-        "linear probe": linear_probe(probed_images, contents(probed_scenes), images, contents(scenes)),
-    }
-    minimal = pairs.records("minimal")
-    kinds = minimal_pairs_by_kind(*encode_records(model, tokenizer, minimal, recipe), minimal)
-    for kind, accuracy in kinds.items():
-        measures[f"minimal pairs, {kind}"] = statistics.mean(accuracy[way] for way in DIRECTIONS)
+    if truth := truth_of(records):
+        probed = pairs.records("train")[:PROBED]
+        probed_labels, labels = contents(truth_of(probed)[0]), contents(truth[0])
+        measures["ceiling"] = statistics.mean(ceiling(truth[0], exact_captions(records)).values())
+        measures["in-batch accuracy"] = in_batch_accuracy(images, texts.unflatten(0, (len(images), -1)))
+        measures["linear probe"] = linear_probe(encode_records(checkpoint, probed)[0], probed_labels, images, labels)
+        for kind, accuracy in minimal_pairs_by_kind(checkpoint, pairs.records("minimal")).items():
+            measures[f"minimal pairs, {kind}"] = statistics.mean(accuracy[way] for way in DIRECTIONS)
     return measures
 
 
@@ -167,14 +139,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
 
 
-TITLES = {"median_rank": "median", "mean_rank": "mean"}
-
-
 def table(result: dict) -> str:
     """Format the result of :func:`evaluate_split` as text: all captions, the exact ones, then minimal pairs."""
     parts = {"all": result} | ({"exact": result["exact"]} if "exact" in result else {})
     names = list(result["image_to_text"])
-    rows = [["", *(TITLES.get(name, name) for name in names), "R@1, 95 %"]]
+    rows = [["", *(name.removesuffix("_rank") for name in names), "R@1, 95 %"]]
     for (part, metrics), direction in itertools.product(parts.items(), DIRECTIONS):
         cells = [f"{metrics[direction][name]:.1f}" for name in names]
         interval = "-".join(f"{bound:.1f}" for bound in metrics["intervals"][direction]["R@1"])

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from helpers.data import ImageTextDataset
 from helpers.encoders import DualEncoder
 from helpers.files import DATA, InputError, atomic_file
 from helpers.optimizers import learning_rate_factor
@@ -33,11 +32,9 @@ def save_checkpoint(path: Path, content: dict) -> None:
 
 def find_checkpoint(path: Path) -> Path:
     """``path`` itself if it is a file; in a run's folder ``best.pt`` if there is one, else ``last.pt``."""
-    if path.is_file():
-        return path
-    for name in ("best.pt", "last.pt"):
-        if (path / name).is_file():
-            return path / name
+    for file in (path, path / "best.pt", path / "last.pt"):
+        if file.is_file():
+            return file
     raise InputError(f"there is no checkpoint at {path}; train first, or name a run's folder or a .pt file")
 
 
@@ -47,9 +44,8 @@ def load_checkpoint(path: Path) -> dict:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a foreign or broken file can fail in many ways, which all mean the same to the reader
         reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{path} is not a checkpoint that this course can read ({reason}); name another, or train again"
-        ) from None
+        message = f"{path} is not a checkpoint that this course can read ({reason}); name another, or train again"
+        raise InputError(message) from None
     if not (isinstance(content, dict) and (content.get("format"), content.get("version")) == (FORMAT, VERSION)):
         raise InputError(f"{path} is not a checkpoint of this version of the course; train again")
     return content
@@ -97,23 +93,18 @@ class Run:
 
     def __init__(self, out: Path, settings: dict, checkpoint: dict | None) -> None:
         self.out, self.settings, self.checkpoint = out, settings, checkpoint
-        self.started = time.monotonic()
-        self.saved = self.started if checkpoint else -math.inf  # the first step is saved, so that any run can resume
-        self.seconds_before = checkpoint["seconds"] if checkpoint else 0.0
-        self.records: list[dict] = checkpoint["records"] if checkpoint else []
-        self.sums: dict[str, Tensor] = checkpoint["sums"] if checkpoint else {}  # of the losses since the last record
+        state = checkpoint or {"seconds": 0.0, "records": [], "sums": {}}
+        self.started = time.monotonic() - state["seconds"]
+        self.saved = time.monotonic() if checkpoint else -math.inf  # so the first step is saved, and any run can resume
+        self.records: list[dict] = state["records"]
+        self.sums: dict[str, Tensor] = state["sums"]  # of the losses since the last record
 
     def seconds(self) -> float:
         """Wall time of this run, including the time before it was resumed."""
-        return self.seconds_before + time.monotonic() - self.started
+        return time.monotonic() - self.started
 
     def start(
-        self,
-        batch_loss: nn.Module,
-        optimizers: list[torch.optim.Optimizer],
-        tokenizer: WordTokenizer,
-        architecture: dict,
-        datasets: Sequence[ImageTextDataset],
+        self, batch_loss: nn.Module, optimizers: list, tokenizer: WordTokenizer, architecture: dict, datasets: Sequence
     ) -> int:
         """Watch model and optimizers from here on; load the state of a resumed run. Return the number of steps done.
 
@@ -164,9 +155,8 @@ class Run:
             return
         progress = self.progress(step, steps_per_epoch)
         if step == 0 and progress >= 1:
-            raise InputError(
-                f"{self.seconds():.0f} s went by before the first step; start again, now that images are decoded"
-            )
+            waited = f"{self.seconds():.0f} s went by before the first step"
+            raise InputError(f"{waited}; start again, now that images are decoded")
         steps = self.sums.pop("steps", None)
         means = {name: (value / steps).item() for name, value in self.sums.items()}
         record = {
@@ -208,10 +198,10 @@ class Run:
         self.check_weights(step)
         self.saved = time.monotonic()
         if world().rank == 0:
-            is_learned = isinstance(self.temperature, nn.Module)
+            learned = isinstance(self.temperature, nn.Module)
             state = {
                 "model": self.model.state_dict(),
-                "temperature": self.temperature.state_dict() if is_learned else {},
+                "temperature": self.temperature.state_dict() if learned else {},
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "step": step,
                 "seconds": self.seconds(),

@@ -21,7 +21,7 @@ from helpers.evaluation import evaluate
 from helpers.files import InputError, WriteError
 from helpers.losses import LOSSES
 from helpers.optimizers import make_optimizers, set_learning_rate
-from helpers.pretrained import HEAD_DIM, FeatureDataset, check_encoder, make_dataset, word_vectors
+from helpers.pretrained import HEAD_DIM, check_encoder, make_dataset, word_vectors
 from helpers.regularizers import RATES, REGULARIZERS, parse_regularizers
 from helpers.runs import open_run
 from helpers.scale.distributed import broadcast, local_contrastive_loss, parse_device, world
@@ -139,13 +139,13 @@ def load_data(
     """The ``train`` and ``val`` splits of a folder of pairs, their images decoded once, and the words of ``train``."""
     pairs = open_pairs(data)
     paths, captions = pairs.captions("train")
-    per_image = min(recipe.captions, max(map(len, captions)))
-    augment = parse_augmentation(recipe.augment)
-    if recipe.encoder:
-        options = {"seed": recipe.seed, "captions_per_image": per_image}
-        train_set = FeatureDataset(paths, captions, recipe.encoder, cache, **options)
-    else:
-        train_set = ImageTextDataset(paths, captions, recipe.image_size, recipe.seed, augment, per_image)
+    options = {
+        "image_size": recipe.image_size,
+        "seed": recipe.seed,
+        "augment": parse_augmentation(recipe.augment),
+        "captions_per_image": min(recipe.captions, max(map(len, captions))),
+    }
+    train_set = make_dataset(paths, captions, asdict(recipe), cache, **options)
     val_set = make_dataset(*pairs.captions("val"), asdict(recipe), cache)
     if len(train_set) < 2:
         raise InputError(f"{data} has one training image, and a batch needs two or more: the others are the negatives")
@@ -182,11 +182,6 @@ def make_model(
     return model, architecture, weights
 
 
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """The seed for the random numbers of one step on one rank: dropout, crops. A resumed run repeats it."""
-    return random.Random(f"{seed}/{step}/{rank}").getrandbits(63)
-
-
 def validate(
     model: DualEncoder, tokenizer: WordTokenizer, val_set: ImageTextDataset, normalize: bool = True
 ) -> dict[str, float]:
@@ -209,11 +204,10 @@ def train(
 ) -> list[dict]:
     """Train on the ``train`` split of ``data``, validate on ``val`` after each epoch, and write the run into ``out``.
 
-    All randomness comes from the seed and the number of the step, so a run that was stopped and resumed ends in the
-    same bits. Started by ``torchrun``, each process computes its part of every batch, and rank 0 alone writes.
-    ``device`` is ``cpu`` or ``cuda``, ``workers`` is the number of processes that prepare batches, and ``cache`` is
-    where decoded images are kept. ``on_step`` is called with the number of steps done, the model and the tokenizer, at
-    step 0 and after each step.
+    All randomness comes from the seed and the number of the step, so a resumed run ends in the same bits. Started by
+    ``torchrun``, each process computes its part of every batch, and rank 0 alone writes. ``workers`` is the number of
+    processes that prepare batches, ``cache`` where decoded images are kept. ``on_step`` is called with the number of
+    steps done, the model and the tokenizer, at step 0 and after each step.
 
     Returns one record per epoch, the first before any training: ``epoch``, ``step``, ``seconds``, ``loss`` (of the
     contrastive part) and each regularizer as means over the steps, ``temperature``, ``learning_rate`` (of Muon) and
@@ -249,7 +243,8 @@ def train(
             if progress >= 1:
                 break
             run.save_if_due(step)
-            torch.manual_seed(step_seed(recipe.seed, step, ranks.rank))
+            # For dropout and crops; a resumed run repeats it.
+            torch.manual_seed(random.Random(f"{recipe.seed}/{step}/{ranks.rank}").getrandbits(63))
             set_learning_rate(optimizers, progress)
             total, parts = parallel_loss(batch, progress)
             total.backward()

@@ -59,9 +59,8 @@ class Check:
         assert not named, named
         if crashes:
             raise crashes[0]
-        assert self.changes_input or not changed, (
-            f"{self.name} changes its input in place; work on a copy or build a new value"
-        )
+        in_place = f"{self.name} changes its input in place; work on a copy or build a new value"
+        assert self.changes_input or not changed, in_place
         if failures:
             raise AssertionError(self.unused_argument(answer) or difference(*failures[0][:3]))
         for inputs in self.refused:
@@ -128,9 +127,7 @@ class Check:
 
     def call(self, inputs: tuple) -> str:
         """The name, and the arguments if one of them is a number; others are shown as dots."""
-        shown = [
-            "None" if value is None else f"{value:.4g}" if isinstance(value, int | float) else "..." for value in inputs
-        ]
+        shown = ["None" if x is None else f"{x:.4g}" if isinstance(x, int | float) else "..." for x in inputs]
         return f"{self.name}({', '.join(shown)})" if set(shown) - {"..."} else self.name
 
     def first_failure(self, call: str, result: object, right: object, mistakes: dict[str, object]) -> list[tuple]:

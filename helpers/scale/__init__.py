@@ -2,4 +2,4 @@
 
 from helpers.scale.blockwise import blockwise_contrastive_loss
 from helpers.scale.distributed import local_contrastive_loss, process_group, rank_slice
-from helpers.scale.gradient_cache import gradient_cached_step, random_state, restore_random_state
+from helpers.scale.gradient_cache import gradient_cached_step

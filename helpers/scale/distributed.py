@@ -1,14 +1,12 @@
 """One batch shared by several processes (ranks), which ``torchrun --nproc-per-node 2 ...`` starts.
 
-Each rank compares its own part of the batch with the texts of all ranks; ``DistributedDataParallel`` averages
-gradients.
+Each rank compares its own images with the texts of all ranks; ``DistributedDataParallel`` averages gradients.
 """
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -20,8 +18,7 @@ from helpers.losses import Number, check_features, check_temperature
 from helpers.scale.blockwise import BlockwiseLogSumExp, scaled_features
 
 
-@dataclass(frozen=True)
-class World:
+class World(NamedTuple):
     """This process: its ``rank`` among ``size`` processes, and its ``local_rank`` on this machine, which is its GPU."""
 
     rank: int = 0

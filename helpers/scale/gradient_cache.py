@@ -18,24 +18,16 @@ def gradient_cached_step(
     states, features = [], []
     with torch.no_grad():  # 1. all features, without a graph
         for part in parts:
-            states.append(random_state())
+            gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+            states.append((torch.get_rng_state(), gpus))
             features.append(encode(part))
     images, texts = (torch.cat(side).requires_grad_() for side in zip(*features, strict=True))  # [batch, dim] each
     value = loss(images, texts)
     value.backward()  # 2. the gradient at the features, and at what else the loss uses, such as the temperature
     sizes = [len(part_images) for part_images, _ in features]
-    for part, state, *gradients in zip(parts, states, images.grad.split(sizes), texts.grad.split(sizes), strict=True):
-        restore_random_state(state)  # the same dropout as in the first pass
+    part_gradients = zip(images.grad.split(sizes), texts.grad.split(sizes), strict=True)
+    for part, (cpu, gpus), gradients in zip(parts, states, part_gradients, strict=True):
+        torch.set_rng_state(cpu)  # the same dropout as in the first pass
+        torch.cuda.set_rng_state_all(gpus)
         torch.autograd.backward(encode(part), gradients)  # 3. from the features into the encoders
     return value.detach()
-
-
-def random_state() -> list[Tensor]:
-    """The states of PyTorch's random generators: of the CPU, then of each GPU in use."""
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
-
-
-def restore_random_state(state: Sequence[Tensor]) -> None:
-    """Set the generators to the states that :func:`random_state` returned."""
-    torch.set_rng_state(state[0])
-    torch.cuda.set_rng_state_all(state[1:])

@@ -17,9 +17,8 @@ from PIL import Image
 from helpers import cli, pretrained, runs
 from helpers.data import Collate
 from helpers.encoders import DualEncoder
-from helpers.evaluation import evaluate
 from helpers.files import InputError
-from helpers.pretrained import FeatureDataset, OpenClip, image_features, load_encoder, read_crops
+from helpers.pretrained import FeatureDataset, image_features, load_encoder, read_crops
 from helpers.regularizers import REGULARIZERS
 from helpers.runs import load_checkpoint
 from helpers.text import WordTokenizer
@@ -269,12 +268,9 @@ def test_a_recipe_that_cannot_be_is_refused(settings: dict, message: str) -> Non
         Recipe(epochs=1, **settings)
 
 
-def test_open_clip_gives_features_to_evaluation_and_to_a_head(photographs: list[Path], tmp_path: Path) -> None:
+def test_open_clip_gives_features_to_a_head(photographs: list[Path], tmp_path: Path) -> None:
     name, captions = "open_clip:ViT-S-32-alt:", [[text] for text in TEXTS]
     dataset = FeatureDataset(photographs[:3], captions, name, cache=tmp_path)
-    clip = OpenClip(name)
-    metrics = evaluate(clip, clip.tokenizer, dataset, captions)
-    assert metrics["image_to_text"]["chance"] == pytest.approx(100 / 3)
     width = dataset[0]["image"].shape[-1]
     tokenizer = WordTokenizer.build(TEXTS)
     batch = Collate(tokenizer)([dataset[row] for row in range(3)])
