@@ -217,7 +217,7 @@ class FeatureViews(ImageViews):
 
 
 class TextViews:
-    """All features of a batch of texts that a loss may use, and their ``padding``, True where there is no word."""
+    """All features of a batch of texts that a loss may use, and their ``padding``, True after the last word."""
 
     def __init__(self, encoder: TextEncoder, token_ids: Tensor, padding: Tensor) -> None:
         self.encoder, self.token_ids, self.padding = encoder, token_ids, padding

@@ -194,7 +194,7 @@ def compute(features: FeaturesOnRequest, done: int) -> Iterator[Tensor]:
 class FeatureDataset(ImageTextDataset):
     """Pairs of the frozen features of an image and a text: ``dataset[i]["image"]`` is float ``[crops, width]``.
 
-    The ``options`` are those of :class:`ImageTextDataset`.
+    The ``options`` go to :class:`ImageTextDataset`.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ def regularizer_report(
     """Measure on one batch, without training, which regularizers can do something.
 
     Returns a row for the main loss and one for each name: its ``value``; the ``ranks`` of its matrices ``[image,
-    text]``, or None; the norm of its ``gradient``, divided by that of the main loss; and ``alone_recall``, by
+    text]``, or None; the norm of its ``gradient``, relative to the main loss; and ``alone_recall``, by
     :func:`recall_alone`.
     """
     rows = []

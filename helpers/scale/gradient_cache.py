@@ -11,8 +11,8 @@ def gradient_cached_step(
 ) -> Tensor:
     """Add the gradients of a whole batch to ``.grad``, holding the encoders' activations of one part at a time.
 
-    ``encode(part)`` returns image and text features, ``[part, dim]`` each; ``loss`` takes those of all parts and is
-    returned, detached. The encoders run forward twice. Batch norm would see one part only.
+    ``encode(part)`` returns image and text features, ``[part, dim]`` each; ``loss`` takes the features of all parts.
+    The loss is returned, detached. The encoders run forward twice. Batch norm would see one part only.
     Source: Gao et al., 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup" (GradCache).
     """
     states, features = [], []

@@ -1,6 +1,6 @@
 """Recognise the layout of a folder of pairs, and read and check its images and captions.
 
-The layouts are those of :mod:`helpers.sources.coco`; a table (CSV, TSV, JSONL or ``captions.txt``) of files, captions
+It knows the layouts of :mod:`helpers.sources.coco`; a table (CSV, TSV, JSONL or ``captions.txt``) of files, captions
 and perhaps splits; and images with a ``.txt`` of the same name each. The README describes them.
 """
 

@@ -107,7 +107,7 @@ class Hub:
             return json.loads(answer.read() or "{}")
 
     def server(self, name: str) -> dict:
-        """What the hub knows of a learner's server; {} if it does not run."""
+        """The hub's record of a learner's server; {} if it does not run."""
         return self.ask(f"/hub/api/users/{name}")["servers"].get("", {})
 
 
@@ -163,7 +163,7 @@ class Learner:
         self.kernel, self.server = int(kernel), int(server)
 
     def run(self, code: str) -> str:
-        """What a cell prints or raises."""
+        """Everything that a cell prints or raises."""
         header = {"msg_id": uuid.uuid4().hex, "msg_type": "execute_request", "session": self.name, "username": ""}
         content = {"code": code, "silent": False, "store_history": False, "allow_stdin": False, "stop_on_error": False}
         message = {"header": {**header, "version": "5.3"}, "parent_header": {}, "metadata": {}, "content": content}

@@ -67,7 +67,7 @@ class ExplorerView:
         return self.root.get_by_role("checkbox", name=name, exact=True)
 
     def face(self, matrix: str = "softmax") -> Locator:
-        """What has the focus of a matrix."""
+        """The part of a matrix that has the focus."""
         return self.root.locator(".face", has=self.page.locator(f"[data-matrix={matrix}]"))
 
     def settle(self) -> None:
