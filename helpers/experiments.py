@@ -87,14 +87,12 @@ def judge(family: Sequence[Sequence[float]], margins: Sequence[float]) -> list[s
     ]
 
 
-def compare(
-    rows: Sequence[Row], baseline: str, roles: Mapping[str, str], margin: float, measure: str = "R@1"
-) -> list[Row]:
-    """One cell per arm: its ``role``, and the ``differences`` of ``measure`` to the baseline for all paired seeds.
+def compare(rows: Sequence[Row], baseline: str, roles: Mapping[str, str], margin: float) -> list[Row]:
+    """One cell per arm: its ``role``, and the ``differences`` of R@1 to the baseline for all paired seeds.
 
     Arms of one role are one family of tests. The interval is simultaneous over all arms, and NaN below two seeds.
     """
-    values = {arm: {row["seed"]: row[measure] for row in rows if row["arm"] == arm} for arm in (baseline, *roles)}
+    values = {arm: {row["seed"]: row["R@1"] for row in rows if row["arm"] == arm} for arm in (baseline, *roles)}
     cells = []
     for arm, role in roles.items():
         seeds = sorted(values[arm].keys() & values[baseline].keys())
@@ -179,6 +177,8 @@ def read_rows(file: Path) -> list[Row]:
     rows = list(csv.DictReader(io.StringIO(read_text(file)))) if file.exists() else []
     if file.exists() and not (rows and {"arm", "seed", "options", "data"} <= rows[0].keys()):
         raise InputError(f"{file} is not the file of an experiment; choose another name")
+    if len({(row["arm"], row["seed"]) for row in rows}) < len(rows):
+        raise InputError(f"{file} has the same arm and seed in two rows; remove one of them")
     return [{name: value if name in TEXTS else json.loads(value) for name, value in row.items()} for row in rows]
 
 

@@ -58,8 +58,7 @@ def evaluate_split(checkpoint: dict, data: Path, split: str) -> dict:
         raise InputError("some captions of this split are wrong on purpose; evaluate on val or test")
     image_features, text_features, image_of_caption = encode_records(checkpoint, records)
     similarity = image_features @ text_features.T  # [images, captions]
-    if truth := truth_of(records):
-        scenes, _ = truth
+    if scenes := truth_of(records):
         columns = scored_columns(records)  # of the exact captions
         result = metrics_with_truth(similarity, scenes, paths_and_captions(records)[1])
         if len(columns) == len(scenes):  # minimal pairs have no exact captions
@@ -122,10 +121,10 @@ def measure(checkpoint: dict, data: Path) -> dict[str, Any]:
         found = torch.zeros_like(captions).index_add(0, image_of_caption[scored], (ranks["text_to_image"] == 1).long())
         digits = found + captions * (ranks["image_to_text"] == 1)
         measures |= {"captions": int(captions[0]), "hits": "".join(f"{digit:x}" for digit in digits.tolist())}
-    if truth := truth_of(records):
+    if scenes := truth_of(records):
         probed = pairs.records("train")[:PROBED]
-        probed_labels, labels = contents(truth_of(probed)[0]), contents(truth[0])
-        measures["ceiling"] = statistics.mean(ceiling(truth[0], exact_captions(records)).values())
+        probed_labels, labels = contents(truth_of(probed)), contents(scenes)
+        measures["ceiling"] = statistics.mean(ceiling(scenes, exact_captions(records)).values())
         measures["in-batch accuracy"] = in_batch_accuracy(images, texts.unflatten(0, (len(images), -1)))
         measures["linear probe"] = linear_probe(encode_records(checkpoint, probed)[0], probed_labels, images, labels)
         for kind, accuracy in minimal_pairs_by_kind(checkpoint, pairs.records("minimal")).items():
@@ -146,7 +145,7 @@ def table(result: dict) -> str:
     rows = [["", *(name.removesuffix("_rank") for name in names), "R@1, 95 %"]]
     for (part, metrics), direction in itertools.product(parts.items(), DIRECTIONS):
         cells = [f"{metrics[direction][name]:.1f}" for name in names]
-        interval = "-".join(f"{bound:.1f}" for bound in metrics["intervals"][direction]["R@1"])
+        interval = "-".join(f"{bound:.1f}" for bound in metrics["intervals"][direction])
         rows.append([f"{direction.replace('_', ' ')}, {part}", *cells, interval])
     lines = aligned(rows)
     for kind, accuracy in result.get("minimal_pairs", {}).items():

@@ -78,12 +78,9 @@ class Recipe:
             raise InputError(f"--batch-size must be 2 or more, not {self.batch_size}: other pairs are the negatives")
         if self.text.removesuffix(":wordllama") not in TEXT_ENCODERS:
             raise InputError(f"--text must be {', '.join(TEXT_ENCODERS)} or NAME:wordllama, not {self.text!r}")
-        try:
-            parse_schedule(self.temperature)
-            parse_regularizers(self.regularizers)
-            parse_augmentation(self.augment)
-        except ValueError as error:
-            raise InputError(str(error)) from None
+        parse_schedule(self.temperature)
+        parse_regularizers(self.regularizers)
+        parse_augmentation(self.augment)
         if self.encoder:
             check_encoder(self.encoder)
             if self.augment:

@@ -212,13 +212,11 @@ def scene_of(record: Record) -> Scene:
     return tuple(Thing(**thing) for thing in record.image["things"])
 
 
-def read_truth(root: Path, split: str) -> tuple[list[Scene], list[list[str]]] | None:
-    """The scenes of a split and the level of each caption, in the order of ``read_captions``; None without truth."""
+def read_truth(root: Path, split: str) -> list[Scene] | None:
+    """The scenes of a split, in the order of ``read_captions``; None if the images are no scenes."""
     return truth_of(read_annotations(root, split))
 
 
-def truth_of(records: Sequence[Record]) -> tuple[list[Scene], list[list[str]]] | None:
-    if not all("things" in record.image for record in records):
-        return None
-    levels = [[annotation["level"] for annotation in record.annotations] for record in records]
-    return [scene_of(record) for record in records], levels
+def truth_of(records: Sequence[Record]) -> list[Scene] | None:
+    is_scene = all("things" in record.image for record in records)
+    return [scene_of(record) for record in records] if is_scene else None

@@ -20,7 +20,7 @@ from helpers import diagnostics
 from helpers.files import atomic_file
 from helpers.losses import check_features
 from helpers.sources.images import to_rgb
-from helpers.widgets.shared import Temperature, browser_files, one_a_cell
+from helpers.widgets.shared import Temperature, browser_files, keep_one_per_cell
 
 MAX_PAIRS = 512
 BROWSER_SCRIPT, BROWSER_STYLE = browser_files("explorer")
@@ -83,7 +83,7 @@ class TemperatureExplorer(anywidget.AnyWidget):
             temperature=float(temperature),
             moment=start,
         )
-        one_a_cell(self)
+        keep_one_per_cell(self)
 
     @traitlets.validate("selected", "moment")
     def _check_range(self, proposal: dict) -> int | None:

@@ -15,7 +15,7 @@ from matplotlib.font_manager import fontManager
 from torch import Tensor
 
 from helpers.data import IMAGENET_MEAN, IMAGENET_STD
-from helpers.widgets.shared import one_a_cell
+from helpers.widgets.shared import keep_one_per_cell
 
 # The colours of the explorer, safe for colour-blind readers and with fixed limits: blue means similar, or likely.
 SIMILARITY_COLOURS = {"cmap": "RdBu", "vmin": -1.0, "vmax": 1.0}
@@ -112,7 +112,7 @@ def live_figure(figure: Figure, update: Callable[..., None], **controls: ipywidg
     for control in controls.values():
         control.observe(render, names="value")
     box = ipywidgets.VBox([*controls.values(), picture])
-    one_a_cell(box)
+    keep_one_per_cell(box)
     return box
 
 

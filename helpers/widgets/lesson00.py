@@ -1,8 +1,6 @@
-"""Lesson 00: a search by words with the model that comes with the course, and its figure."""
+"""Lesson 00: a search by words with the model that comes with the course, with its figure."""
 
 import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
-from torch import Tensor
 
 from helpers.data import ImageTextDataset, read_captions
 from helpers.evaluation import encode_images, encode_texts
@@ -10,7 +8,7 @@ from helpers.files import DATA
 from helpers.runs import load_model
 from helpers.scenes import fits, read_truth
 from helpers.text import split_words
-from helpers.widgets.figures import PROBABILITY_COLOURS, to_pixels
+from helpers.widgets.figures import to_pixels
 
 
 class ImageSearch:
@@ -19,7 +17,7 @@ class ImageSearch:
     def __init__(self) -> None:
         self.model, self.tokenizer = load_model()
         self.dataset = ImageTextDataset(*read_captions(DATA / "scenes", "test"), image_size=64)
-        self.scenes = read_truth(DATA / "scenes", "test")[0]
+        self.scenes = read_truth(DATA / "scenes", "test")
         self.image_features = encode_images(self.model, self.dataset)  # [images, dim]
 
     def __call__(self, query: str, top: int = 6) -> None:
@@ -43,16 +41,3 @@ class ImageSearch:
         except ValueError:  # known words in an order that no caption has
             return ""
         return f"   (true of {fitting} of {len(self.scenes):,} drawings)"
-
-
-def three_temperatures(image_features: Tensor, text_features: Tensor, temperatures: tuple[float, ...]) -> Figure:
-    """Plot the softmax of each row of similarities at several temperatures, for features ``[pairs, dim]``."""
-    similarities = image_features @ text_features.T  # [pairs, pairs]
-    figure, axes = plt.subplots(1, len(temperatures), figsize=(9, 3), facecolor="white", layout="constrained")
-    for axis, temperature in zip(axes, temperatures, strict=True):
-        softmax = (similarities / temperature).softmax(dim=1)  # [pairs, pairs]
-        shown = axis.imshow(softmax, **PROBABILITY_COLOURS)
-        axis.set(title=f"temperature {temperature:g}", xlabel="captions", xticks=[], yticks=[])
-    axes[0].set_ylabel("drawings")
-    figure.colorbar(shown, ax=axes, label="probability", shrink=0.8)
-    return figure

@@ -11,7 +11,7 @@ import numpy as np
 import traitlets
 from torch import Tensor
 
-from helpers.widgets.shared import Temperature, browser_files, one_a_cell
+from helpers.widgets.shared import Temperature, browser_files, keep_one_per_cell
 
 BROWSER_SCRIPT, BROWSER_STYLE = browser_files("live")
 SECONDS_BETWEEN_MESSAGES = 1 / 30
@@ -66,7 +66,7 @@ class LiveTraining(anywidget.AnyWidget):
             self._loop = asyncio.get_running_loop()
         super().__init__(temperature=float(temperature), steps=steps, panels=described)
         self.on_msg(self._receive)
-        one_a_cell(self)
+        keep_one_per_cell(self)
 
     def start(self) -> asyncio.Task:
         """Train, or continue after a stop, as a task of the event loop; do not await it in the widget's own cell."""

@@ -1,4 +1,4 @@
-"""Shared parts of the widgets. ipywidgets never frees a widget by itself, so each one is passed to ``one_a_cell``."""
+"""Shared parts of the widgets. ipywidgets never frees a widget, so each one is passed to ``keep_one_per_cell``."""
 
 import re
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ class Temperature(traitlets.CFloat):
         return value
 
 
-def one_a_cell(widget: Widget) -> None:
+def keep_one_per_cell(widget: Widget) -> None:
     """Close the widgets of an earlier run of this cell, except parts that are still in use, and remember ``widget``."""
     shell = get_ipython()
     request = shell.get_parent() if hasattr(shell, "get_parent") else {}

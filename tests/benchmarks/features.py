@@ -14,7 +14,7 @@ from helpers.encoders import DualEncoder
 from helpers.evaluation import encode_images, encode_texts
 from helpers.files import atomic_file
 from helpers.runs import load_checkpoint, save_checkpoint
-from helpers.scenes import read_truth
+from helpers.scenes import LEVELS
 from helpers.text import WordTokenizer
 from helpers.training import Recipe, train
 
@@ -30,8 +30,7 @@ def write_snapshots(out: Path, model_file: Path) -> None:
     """
     scenes = DATA / "scenes"
     paths, captions = read_captions(scenes, "test")
-    _, levels = read_truth(scenes, "test")
-    texts = [captions[row][levels[row].index("related")] for row in range(PAIRS)]
+    texts = [own[LEVELS.index("related")] for own in captions[:PAIRS]]
     dataset = ImageTextDataset(paths[:PAIRS], texts, image_size=64)
     features = []
 

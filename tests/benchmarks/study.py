@@ -159,22 +159,37 @@ def run_part(name: str, photographs: Path | None, jobs: int) -> None:
     run(name, "chosen", part, arms, range(part.seeds), jobs)
 
 
+def gap_closed(rows: Sequence[Row], arm: str) -> float:
+    """How far R@1 got from chance to the ceiling, in percent, the mean over the seeds; NaN without a ceiling."""
+    if "ceiling" not in rows[0]:
+        return math.nan
+    own = [row for row in rows if row["arm"] == arm]
+    return 100 * statistics.mean((r["R@1"] - r["chance"]) / (r["ceiling"] - r["chance"]) for r in own)
+
+
 def judged() -> list[Row]:
-    """The cells of the study, with a bootstrap if they have two seeds or more."""
+    """The cells of the study; those with two seeds or more have a bootstrap and the gap that the arm closes."""
     cells = read_study(STUDY, {name: part.seeds for name, part in PARTS.items()})
     for cell in cells:
-        cell["bootstrap low"] = cell["bootstrap high"] = math.nan
+        cell["bootstrap low"] = cell["bootstrap high"] = cell["gap closed"] = math.nan
         if cell["n"] > 1:
-            differences = hit_differences(read_rows(STUDY / f"{cell['source']}.csv"), cell["arm"], "baseline")
-            cell["bootstrap low"], cell["bootstrap high"] = bootstrap(differences)
+            rows = read_rows(STUDY / f"{cell['source']}.csv")
+            cell["bootstrap low"], cell["bootstrap high"] = bootstrap(hit_differences(rows, cell["arm"], "baseline"))
+            cell["gap closed"] = gap_closed(rows, cell["arm"])
     return cells
+
+
+def as_text(value: object) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.2f}"
+    return str(value)
 
 
 def print_verdicts() -> None:
     """Print the verdict table, and write it into ``verdicts.csv``."""
-    points = ("mean", "low", "high", "bootstrap low", "bootstrap high")
-    columns = ("source", "arm", "role", "n", *points, "margin", "verdict")
-    table = [[f"{cell[name]:+.2f}" if name in points else str(cell[name]) for name in columns] for cell in judged()]
+    columns = ("source", "arm", "role", "n", "mean", "low", "high", "bootstrap low", "bootstrap high")
+    columns += ("gap closed", "margin", "verdict")
+    table = [[as_text(cell[name]) for name in columns] for cell in judged()]
     print("\n".join(aligned([columns, *table])))
     with (STUDY / "verdicts.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([columns, *table])

@@ -174,10 +174,10 @@ def test_invalid_augmentations_are_rejected(texts: list[str], message: str) -> N
 
 
 def test_flipped_captions_are_true_of_mirrored_scenes() -> None:
-    truth, captions = read_truth(DATA / "scenes", "test"), read_captions(DATA / "scenes", "test")[1]
-    assert truth is not None
+    scenes, captions = read_truth(DATA / "scenes", "test"), read_captions(DATA / "scenes", "test")[1]
+    assert scenes is not None
     with_sides = 0
-    for scene, own in list(zip(truth[0], captions, strict=True))[:200]:
+    for scene, own in list(zip(scenes, captions, strict=True))[:200]:
         mirrored = tuple(thing._replace(place=exchange_sides(thing.place)) for thing in scene)
         assert all(fits(exchange_sides(caption), mirrored) for caption in own)
         with_sides += sum(map(says_side, own))

@@ -96,6 +96,12 @@ def test_a_file_of_something_else_is_left_alone(folder: Path, tmp_path: Path) ->
     assert other.read_text() == "file,caption\na.png,a cat\n"
 
 
+def test_a_row_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("arm,seed,options,data,R@1\n" + "plain,0,{},1a,50.0\n" * 2)
+    with pytest.raises(InputError, match="the same arm and seed in two rows"):
+        read_rows(tmp_path / "rows.csv")
+
+
 def test_the_command_continues_and_judges(
     rows: list[dict], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -118,7 +118,7 @@ def test_the_contributions_of_all_regions_and_the_bias_add_up_to_the_cosine() ->
 def test_the_model_of_the_course_points_by_contributions_alone(tmp_path: Path) -> None:
     write_scenes(tmp_path / "scenes", {"train": 2, "val": 2, "test": 100}, seed=1)
     paths, captions = read_captions(tmp_path / "scenes", "test")
-    dataset, scenes = ImageTextDataset(paths, captions, 64), read_truth(tmp_path / "scenes", "test")[0]
+    dataset, scenes = ImageTextDataset(paths, captions, 64), read_truth(tmp_path / "scenes", "test")
     model, tokenizer = load_model()
     by_parts = pointing_accuracy(model, tokenizer, dataset, scenes)
     by_contributions = pointing_accuracy(model, tokenizer, dataset, scenes, contributions=True)
@@ -133,7 +133,7 @@ def test_only_a_trained_model_points_better_than_chance(tmp_path: Path) -> None:
     training.train(tmp_path / "scenes", tmp_path / "run", recipe, cache=tmp_path / "cache")
     model, tokenizer = restore_model(load_checkpoint(tmp_path / "run" / "last.pt"))
     paths, captions = read_captions(tmp_path / "scenes", "test")
-    dataset, scenes = ImageTextDataset(paths, captions, 64), read_truth(tmp_path / "scenes", "test")[0]
+    dataset, scenes = ImageTextDataset(paths, captions, 64), read_truth(tmp_path / "scenes", "test")
     trained = pointing_accuracy(model, tokenizer, dataset, scenes)
     torch.manual_seed(0)
     untrained = pointing_accuracy(DualEncoder(len(tokenizer), tokenizer.max_length), tokenizer, dataset, scenes)

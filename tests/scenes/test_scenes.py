@@ -67,7 +67,12 @@ def fits_by_geometry(caption: str, scene: Scene) -> bool:
 
 def read(root: Path, split: str) -> tuple[list[Scene], list[list[str]]]:
     """The scenes of a split and the captions of each."""
-    return read_truth(root, split)[0], read_captions(root, split)[1]
+    return read_truth(root, split), read_captions(root, split)[1]
+
+
+def levels(root: Path, split: str) -> set[tuple[str, ...]]:
+    """The levels of the captions of an image, in order: one tuple if all images have the same."""
+    return {tuple(a["level"] for a in record.annotations) for record in read_annotations(root, split)}
 
 
 @pytest.fixture(scope="module")
@@ -196,9 +201,9 @@ def test_the_ceiling_of_two_scenes_by_hand() -> None:
 
 
 def test_no_two_scenes_are_equal_and_only_scenes_have_their_truth_stored() -> None:
-    scenes = [scene for split in [*SPLITS, "minimal"] for scene in read_truth(DATA / "scenes", split)[0]]
+    scenes = [scene for split in [*SPLITS, "minimal"] for scene in read_truth(DATA / "scenes", split)]
     assert len(set(scenes)) == len(scenes)
-    assert all(levels == list(LEVELS) for levels in read_truth(DATA / "scenes", "test")[1])
+    assert levels(DATA / "scenes", "test") == {LEVELS}
     assert {len(scene) for scene in scenes} == {1, 2, 3}
     assert read_truth(DATA / "emoji", "val") is None
 
@@ -220,7 +225,7 @@ def test_held_out_pairs_are_new_at_test(hard: Path) -> None:
     assert len({colour for colour, _ in new}) == len({shape for _, shape in new}) == len(new) == 6
     held_out = {}
     for split in SPLITS:
-        scenes, _ = read_truth(hard, split)
+        scenes = read_truth(hard, split)
         held_out[split] = [any([thing.colour, thing.shape] in new for thing in scene) for scene in scenes]
         assert held_out[split] == [record.image["held_out"] for record in read_annotations(hard, split)]
         assert {word for scene in scenes for thing in scene for word in thing[:2]} == {*SHAPES, *COLOURS}
@@ -237,7 +242,7 @@ def test_wrong_captions_are_in_training_only_and_as_many_as_asked(tmp_path: Path
     wrong = [[annotation.get("wrong", False) for annotation in record.annotations] for record in records]
     assert wrong == [[not fits(text, scene) for text in own] for own, scene in zip(captions, scenes, strict=True)]
     assert 0.08 < np.mean(wrong) < 0.12
-    assert all(own == list(LEVELS) for own in read_truth(root, "train")[1])
+    assert levels(root, "train") == {LEVELS}
     for split in ("val", "test"):
         annotations = itertools.chain(*(record.annotations for record in read_annotations(root, split)))
         assert not any("wrong" in annotation for annotation in annotations)

@@ -8,7 +8,7 @@ from ipywidgets.widgets.widget import _instances
 from matplotlib.figure import Figure
 
 from helpers.widgets import figures, shared
-from helpers.widgets.shared import one_a_cell
+from helpers.widgets.shared import keep_one_per_cell
 
 
 def test_a_cell_keeps_the_widgets_of_its_last_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,7 +19,7 @@ def test_a_cell_keeps_the_widgets_of_its_last_run(monkeypatch: pytest.MonkeyPatc
     def run(cell: str | None, message: str) -> ipywidgets.VBox:
         request.update(metadata={"cellId": cell}, header={"msg_id": message})
         box = ipywidgets.VBox([ipywidgets.IntSlider(), common])
-        one_a_cell(box)
+        keep_one_per_cell(box)
         return box
 
     common = ipywidgets.Label("in both cells")
