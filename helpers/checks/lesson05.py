@@ -133,7 +133,7 @@ check_loss_curves = Choice(
     "loss curves",
     right="b",
     a="panels 2 and 4 are exchanged: in panel 2 the validation loss rises, so what was learned is wrong",
-    b="1 never moves, 2 learned wrong pairs, 3 cannot get far below chance, 4 learned its 64 pairs, and less about others",
+    b="1 never moves, 2 learned wrong pairs, 3 cannot get far below chance, 4 learned its 64 pairs, less about others",
     c="panels 1 and 2 are exchanged: wrong pairs can be memorised, as in panel 2; in panel 1 nothing moves",
     d="panels 1 and 3 are exchanged: small logits keep the loss at chance, as in panel 3; panel 1 is above",
 )
