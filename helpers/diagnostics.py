@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from helpers.losses import at_least_float32, check_features, check_side, check_temperature, without_diagonal
+from helpers.losses import check_features, check_side, check_temperature, without_diagonal
 
 
 def gradient_shares(similarities: Tensor, temperature: float | Tensor) -> Tensor:
@@ -18,7 +18,7 @@ def gradient_shares(similarities: Tensor, temperature: float | Tensor) -> Tensor
     """
     check_temperature(temperature)
     # Without any negative the softmax is 0 / 0.
-    return torch.softmax(without_diagonal(at_least_float32(similarities) / temperature), dim=1).nan_to_num(0.0)
+    return torch.softmax(without_diagonal(similarities / temperature), dim=1).nan_to_num(0.0)
 
 
 def effective_negatives(similarities: Tensor, temperature: float | Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def effective_negatives(similarities: Tensor, temperature: float | Tensor) -> Te
     It is 1 if one text has all the probability and ``batch`` if all texts have the same; the match counts too.
     """
     check_temperature(temperature)
-    probabilities = torch.softmax(at_least_float32(similarities) / temperature, dim=1)  # [image, text]
+    probabilities = torch.softmax(similarities / temperature, dim=1)  # [image, text]
     return torch.special.entr(probabilities).sum(1).exp()
 
 
@@ -38,7 +38,7 @@ def alignment(image_features: Tensor, text_features: Tensor) -> Tensor:
     Source: Wang and Isola, 2020, "... Alignment and Uniformity on the Hypersphere", section 4.1 (alpha = 2).
     """
     check_features(image_features, text_features)
-    return (directions(image_features) - directions(text_features)).square().sum(1).mean()
+    return (F.normalize(image_features, dim=1) - F.normalize(text_features, dim=1)).square().sum(1).mean()
 
 
 def uniformity(features: Tensor) -> Tensor:
@@ -49,8 +49,8 @@ def uniformity(features: Tensor) -> Tensor:
     """
     check_side("features", features)
     if len(features) == 1:
-        return at_least_float32(features).new_zeros(())
-    squared_distances = torch.pdist(directions(features)).square()  # [batch * (batch - 1) / 2]
+        return features.new_zeros(())
+    squared_distances = torch.pdist(F.normalize(features, dim=1)).square()  # [batch * (batch - 1) / 2]
     return torch.exp(-2 * squared_distances).mean().log()
 
 
@@ -60,9 +60,5 @@ def modality_gap(image_features: Tensor, text_features: Tensor) -> Tensor:
     Source: Liang et al., 2022, "Mind the Gap", section 4.2.
     """
     check_features(image_features, text_features, pairs=False)
-    return torch.linalg.vector_norm(directions(image_features).mean(0) - directions(text_features).mean(0))
-
-
-def directions(features: Tensor) -> Tensor:
-    """L2-normalise the features, in float32 or float64."""
-    return F.normalize(at_least_float32(features), dim=1)
+    centres = [F.normalize(side, dim=1).mean(0) for side in (image_features, text_features)]  # [dim] each
+    return torch.linalg.vector_norm(centres[0] - centres[1])

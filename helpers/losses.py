@@ -50,22 +50,9 @@ def check_image_ids(image_ids: Tensor, features: Tensor) -> None:
         )
 
 
-def at_least_float32(features: Tensor) -> Tensor:
-    """Convert half precision to float32, since a softmax needs more digits; float64 stays float64."""
-    return features if features.dtype == torch.float64 else features.float()
-
-
-def in_full_precision(features: Tensor) -> torch.autocast:
-    """Return a context in which autocast does not compute matrix products in half precision."""
-    return torch.autocast(features.device.type, enabled=False)
-
-
 def cosine_similarities(image_features: Tensor, text_features: Tensor) -> Tensor:
     """Compute the cosine of every image with every text, ``[image, text]``."""
-    image_features = F.normalize(at_least_float32(image_features), dim=1)
-    text_features = F.normalize(at_least_float32(text_features), dim=1)
-    with in_full_precision(image_features):
-        return image_features @ text_features.T
+    return F.normalize(image_features, dim=1) @ F.normalize(text_features, dim=1).T
 
 
 def cosine_logits(image_features: Tensor, text_features: Tensor, temperature: Number) -> Tensor:
@@ -110,11 +97,9 @@ def one_way_contrastive_loss(
     """
     check_features(image_features, text_features)
     check_temperature(temperature)
-    image_features, text_features = at_least_float32(image_features), at_least_float32(text_features)
     if normalize:
         image_features, text_features = F.normalize(image_features, dim=1), F.normalize(text_features, dim=1)
-    with in_full_precision(image_features):
-        logits_per_image = image_features @ text_features.T / temperature  # [image, text]
+    logits_per_image = image_features @ text_features.T / temperature  # [image, text]
     labels = torch.arange(len(logits_per_image), device=logits_per_image.device)
     return F.cross_entropy(logits_per_image, labels)
 
@@ -123,9 +108,7 @@ def dot_product_contrastive_loss(image_features: Tensor, text_features: Tensor, 
     """:func:`contrastive_loss` without L2 normalisation: the logits are dot products over the temperature."""
     check_features(image_features, text_features)
     check_temperature(temperature)
-    with in_full_precision(image_features):
-        dot_products = at_least_float32(image_features) @ at_least_float32(text_features).T  # [image, text]
-    return symmetric_cross_entropy(dot_products / temperature)
+    return symmetric_cross_entropy(image_features @ text_features.T / temperature)
 
 
 def masked_contrastive_loss(

@@ -16,11 +16,9 @@ from helpers.encoders import BatchViews
 from helpers.files import InputError
 from helpers.losses import (
     Number,
-    at_least_float32,
     check_features,
     contrastive_loss,
     cosine_similarities,
-    in_full_precision,
     one_way_contrastive_loss,
     symmetric_cross_entropy,
 )
@@ -56,9 +54,8 @@ def token_wise_similarities(regions: Tensor, words: Tensor, padding: Tensor) -> 
     # Copying a word of the same text to the padded positions changes no maximum, and is faster than a mask.
     first_word = words[torch.arange(len(words), device=words.device), (~padding).int().argmax(1)]  # [texts, dim]
     words = torch.where(padding[:, :, None], first_word[:, None], words)
-    regions, words = F.normalize(at_least_float32(regions), dim=2), F.normalize(at_least_float32(words), dim=2)
-    with in_full_precision(regions):
-        similarities = regions.flatten(0, 1) @ words.flatten(0, 1).T  # [images * regions, texts * length]
+    regions, words = F.normalize(regions, dim=2), F.normalize(words, dim=2)
+    similarities = regions.flatten(0, 1) @ words.flatten(0, 1).T  # [images * regions, texts * length]
     similarities = similarities.view(*regions.shape[:2], *words.shape[:2])  # [image, region, text, word]
     of_regions = similarities.max(3).values.mean(1)  # [image, text]
     best_region = similarities.max(1).values.masked_fill(padding, 0.0)  # [image, text, word]
@@ -93,7 +90,7 @@ def feature_norm_penalty(image_features: Tensor, text_features: Tensor) -> Tenso
 
     Source: Zheng et al., 2018, "Ring Loss", section 3: twice its value, with radius 1 where the paper learns one.
     """
-    lengths = torch.cat([at_least_float32(side).norm(dim=1) for side in (image_features, text_features)])
+    lengths = torch.cat([side.norm(dim=1) for side in (image_features, text_features)])
     return (lengths - 1).square().mean()
 
 
@@ -125,10 +122,9 @@ def decorrelation_regularization(image_features: Tensor, text_features: Tensor) 
     Source: Bardes et al., 2022, "VICReg", equations 1 to 4; 0.04 is its ratio of 1 to 25.
     """
     total = torch.zeros((), device=image_features.device)
-    for side in (at_least_float32(image_features), at_least_float32(text_features)):
+    for side in (image_features, text_features):
         deviations = side - side.mean(0)
-        with in_full_precision(side):
-            covariances = deviations.T @ deviations / (len(side) - 1)  # [dim, dim]
+        covariances = deviations.T @ deviations / (len(side) - 1)  # [dim, dim]
         spread = (1 - (covariances.diagonal() + 1e-4).sqrt()).clamp_min(0).mean()
         together = (covariances - covariances.diagonal().diag()).square().sum() / side.shape[1]
         total = total + (spread + 0.04 * together) / 2

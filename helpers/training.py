@@ -113,21 +113,15 @@ class BatchLoss(nn.Module):
         all_texts = [batch, *batch.get("further_texts", ())]
         parts = dict.fromkeys(("loss", *self.weights), torch.zeros((), device=device))  # one tensor, so no += below
         views = None
-        with in_bfloat16(device):
-            for texts in all_texts:
-                token_ids, padding = texts["token_ids"].to(device), texts["padding"].to(device)  # [batch, length] each
-                views = views.with_texts(token_ids, padding) if views else self.model.views(images, token_ids, padding)
-                loss = loss_function(views.image_features, views.text_features, temperature)
-                parts["loss"] = parts["loss"] + loss / len(all_texts)
-                for name in self.weights:
-                    parts[name] = parts[name] + REGULARIZERS[name].loss(views, temperature) / len(all_texts)
+        for texts in all_texts:
+            token_ids, padding = texts["token_ids"].to(device), texts["padding"].to(device)  # [batch, length] each
+            views = views.with_texts(token_ids, padding) if views else self.model.views(images, token_ids, padding)
+            loss = loss_function(views.image_features, views.text_features, temperature)
+            parts["loss"] = parts["loss"] + loss / len(all_texts)
+            for name in self.weights:
+                parts[name] = parts[name] + REGULARIZERS[name].loss(views, temperature) / len(all_texts)
         total = parts["loss"] + sum(weight * parts[name] for name, weight in self.weights.items())
         return total, {name: value.detach() for name, value in parts.items()}
-
-
-def in_bfloat16(device: torch.device) -> torch.autocast:
-    """Let layers on a GPU multiply in bfloat16; on a CPU it does nothing. The losses switch it off for themselves."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
 def load_data(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helpers.losses import Number, at_least_float32, check_features, check_temperature, in_full_precision
+from helpers.losses import Number, check_features, check_temperature
 
 BLOCK_ROWS = 256  # with 16,384 columns a block takes 16 MB, which fits into a processor's cache
 LOG2_E = 1 / math.log(2)  # exp(x) == exp2(LOG2_E * x), and exp2 takes half the time of exp
@@ -68,16 +68,15 @@ class BlockwiseLogSumExp(torch.autograd.Function):
         safe = bool(a.norm(dim=1).max() * b.norm(dim=1).max() * LOG2_E < SAFE_EXPONENT)
         row_max, column_max = a.new_zeros(len(a)), b.new_full((len(b),), 0.0 if safe else -torch.inf)
         row_sum, column_sum, matched = (a.new_zeros(n, dtype=torch.float64) for n in (len(a), len(b), len(a)))
-        with in_full_precision(a):
-            for rows, logits, buffer in logit_blocks(a, b):
-                matched[rows] = logits.diagonal(first + rows.start)
-                if not safe:
-                    row_max[rows] = logits.amax(1)
-                    previous_max, column_max = column_max, torch.maximum(column_max, logits.amax(0))
-                    column_sum.mul_((previous_max - column_max).exp2_())
-                row_exp, column_exp = exponentials(logits, row_max[rows], column_max, buffer, safe)
-                row_sum[rows] = row_exp.sum(1).double()
-                column_sum.add_(column_exp.sum(0))
+        for rows, logits, buffer in logit_blocks(a, b):
+            matched[rows] = logits.diagonal(first + rows.start)
+            if not safe:
+                row_max[rows] = logits.amax(1)
+                previous_max, column_max = column_max, torch.maximum(column_max, logits.amax(0))
+                column_sum.mul_((previous_max - column_max).exp2_())
+            row_exp, column_exp = exponentials(logits, row_max[rows], column_max, buffer, safe)
+            row_sum[rows] = row_exp.sum(1).double()
+            column_sum.add_(column_exp.sum(0))
         ctx.save_for_backward(a, b, row_max, row_sum, column_max, column_sum)
         ctx.first, ctx.safe = first, safe
         return (row_max + row_sum.log2()) / LOG2_E, (column_max + column_sum.log2()) / LOG2_E, matched / LOG2_E
@@ -91,24 +90,22 @@ class BlockwiseLogSumExp(torch.autograd.Function):
         column_weight = (grad_column_lse / column_sum).to(a.dtype)
         grad_matched = grad_matched.to(a.dtype)
         grad_a, grad_b = torch.empty_like(a), torch.zeros_like(b)
-        with in_full_precision(a):
-            for rows, logits, buffer in logit_blocks(a, b):
-                row_exp, column_exp = exponentials(logits, row_max[rows], column_max, buffer, ctx.safe)
-                grad_logits = torch.mul(row_exp, row_weight[rows, None], out=buffer).addcmul_(column_exp, column_weight)
-                # The matches are added separately: one large term among thousands of small ones would round them off.
-                diagonal = grad_logits.diagonal(ctx.first + rows.start)
-                grad_match = (diagonal + grad_matched[rows])[:, None]  # [block, 1]
-                diagonal.zero_()
-                matches = slice(ctx.first + rows.start, ctx.first + rows.stop)
-                grad_a[rows] = (grad_logits @ b).addcmul_(grad_match, b[matches])
-                grad_b.addmm_(grad_logits.T, a[rows])
-                grad_b[matches].addcmul_(grad_match, a[rows])
+        for rows, logits, buffer in logit_blocks(a, b):
+            row_exp, column_exp = exponentials(logits, row_max[rows], column_max, buffer, ctx.safe)
+            grad_logits = torch.mul(row_exp, row_weight[rows, None], out=buffer).addcmul_(column_exp, column_weight)
+            # The matches are added separately: one large term among thousands of small ones would round them off.
+            diagonal = grad_logits.diagonal(ctx.first + rows.start)
+            grad_match = (diagonal + grad_matched[rows])[:, None]  # [block, 1]
+            diagonal.zero_()
+            matches = slice(ctx.first + rows.start, ctx.first + rows.stop)
+            grad_a[rows] = (grad_logits @ b).addcmul_(grad_match, b[matches])
+            grad_b.addmm_(grad_logits.T, a[rows])
+            grad_b[matches].addcmul_(grad_match, a[rows])
         return grad_a, grad_b, None
 
 
 def scaled_features(images: Tensor, texts: Tensor, temperature: Number) -> tuple[Tensor, Tensor]:
-    """Images of length ``1 / temperature`` and texts of length 1, whose products are the logits, in float32 or more."""
-    images, texts = at_least_float32(images), at_least_float32(texts)
+    """Images of length ``1 / temperature`` and texts of length 1, whose products are the logits."""
     logit_scale = torch.as_tensor(1 / temperature, dtype=images.dtype, device=images.device).reshape(())
     return NormalizeRows.apply(images, logit_scale), NormalizeRows.apply(texts, torch.ones_like(logit_scale))
 

@@ -152,16 +152,13 @@ def test_lengths_and_rotations_do_not_matter(measure: Callable) -> None:
         torch.testing.assert_close(measure(images @ rotation, texts @ rotation), expected, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_one_pair_and_half_precision_give_finite_numbers(dtype: torch.dtype) -> None:
-    one, other = torch.tensor([[1.0, 2.0]], dtype=dtype), torch.tensor([[2.0, -1.0]], dtype=dtype)
+def test_one_pair_gives_finite_numbers() -> None:
+    one, other = torch.tensor([[1.0, 2.0]]), torch.tensor([[2.0, -1.0]])
     assert float(alignment(one, other)) == pytest.approx(2)
     assert float(uniformity(one)) == 0
     assert float(modality_gap(one, other)) == pytest.approx(math.sqrt(2))
-    assert gradient_shares(torch.tensor([[0.5]], dtype=dtype), 0.07).tolist() == [[0.0]]
-    assert effective_negatives(torch.tensor([[0.5]], dtype=dtype), 0.07).tolist() == [1.0]
-    for measure in (*ALL, lambda images, texts: gradient_shares(images @ texts.T, 0.07)):
-        assert measure(one, other).dtype == torch.float32
+    assert gradient_shares(torch.tensor([[0.5]]), 0.07).tolist() == [[0.0]]
+    assert effective_negatives(torch.tensor([[0.5]]), 0.07).tolist() == [1.0]
 
 
 def test_equal_points_have_a_finite_gradient() -> None:

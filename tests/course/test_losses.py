@@ -217,7 +217,7 @@ EDGES = {
 
 
 @pytest.mark.parametrize("same_image", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("edge", EDGES)
 @pytest.mark.parametrize("name", LOSSES)
 def test_edge_cases_give_finite_values_and_gradients(name: str, edge: str, dtype: torch.dtype, same_image) -> None:
@@ -227,7 +227,7 @@ def test_edge_cases_give_finite_values_and_gradients(name: str, edge: str, dtype
         value, *gradients = with_gradients(LOSSES[name], Case(images, texts, ids, temperature, 0.5))
         assert torch.isfinite(value)
         assert value.shape == ()
-        assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert value.dtype == dtype
         for gradient in gradients:
             assert torch.isfinite(gradient).all()
             assert gradient.dtype == dtype
@@ -242,17 +242,6 @@ def test_one_pair_and_equal_features_have_known_values(name: str) -> None:
     if name not in ("sigmoid", "one way raw"):
         case = Case(torch.ones(6, 4), torch.ones(6, 4), torch.arange(6), 0.1, 0.5)
         assert float(LOSSES[name](case)) == pytest.approx(math.log(6), abs=1e-5)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", LOSSES)
-def test_half_precision_is_computed_in_float32(name: str, dtype: torch.dtype) -> None:
-    for case in CASES[:10]:
-        half = case.mapped(lambda side: side.to(dtype))
-        single = half.mapped(Tensor.float)
-        assert torch.equal(LOSSES[name](half), LOSSES[name](single))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert torch.equal(LOSSES[name](single), LOSSES[name](half))
 
 
 @pytest.mark.parametrize("name", LOSSES)

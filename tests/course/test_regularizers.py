@@ -175,14 +175,10 @@ def test_terms_agree_with_their_references_in_value_and_gradient(name: str, shap
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)
-def test_terms_agree_with_their_references_in_float32_and_less(name: str) -> None:
+def test_terms_agree_with_their_references_in_float32(name: str) -> None:
     expected = REFERENCES[name](views(0)).float()
     value = REGULARIZERS[name].loss(views(0, dtype=torch.float32), TEMPERATURE)
     torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
-    for dtype in (torch.float16, torch.bfloat16):
-        value = REGULARIZERS[name].loss(views(0, dtype=dtype), TEMPERATURE)
-        assert value.dtype == torch.float32 or name == "pooled_to_one"
-        torch.testing.assert_close(value.float(), expected, rtol=0.05, atol=0.02)
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)

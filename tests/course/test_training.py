@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from harness import log_of, same_weights
-from torch import Tensor
 
-from helpers import runs, training
+from helpers import runs
 from helpers.data import Collate, ImageTextDataset, read_captions
 from helpers.encoders import DualEncoder
 from helpers.files import InputError
@@ -245,33 +244,6 @@ def test_the_loss_that_the_recipe_names_is_minimised(batch: tuple[dict, WordToke
         for texts in (batch, *batch["further_texts"])
     ]
     torch.testing.assert_close(total, sum(losses) / 2)
-
-
-def test_in_bfloat16_losses_stay_close_and_are_float32(
-    batch: tuple[dict, WordTokenizer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on a GPU, but on the CPU: layers in bfloat16, similarities and losses in float32."""
-    batch, tokenizer = batch
-    torch.manual_seed(0)
-    model = DualEncoder(len(tokenizer), tokenizer.max_length)
-    batch_loss = BatchLoss(model, LearnedTemperature(0.1), dict.fromkeys(REGULARIZERS, 0.1))
-
-    def compute() -> tuple[dict[str, Tensor], Tensor]:
-        torch.manual_seed(1)
-        model.zero_grad()
-        total, parts = batch_loss(batch, 0.0)
-        assert total.dtype == torch.float32
-        total.backward()
-        return parts, model.image_encoder.down1[0].weight.grad.clone()
-
-    full, gradient = compute()
-    monkeypatch.setattr(training, "in_bfloat16", lambda device: torch.autocast(device.type, torch.bfloat16))
-    half, half_gradient = compute()
-    assert any(not torch.equal(half[name], full[name]) for name in full)
-    for name, value in full.items():
-        assert half[name].dtype == torch.float32, name
-        assert half[name].item() == pytest.approx(value.item(), rel=0.03, abs=0.01), name
-    assert torch.nn.functional.cosine_similarity(gradient.flatten(), half_gradient.flatten(), dim=0) > 0.99
 
 
 @pytest.mark.gpu
