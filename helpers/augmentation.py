@@ -26,7 +26,7 @@ def says_side(caption: str) -> bool:
 def exchange_sides(caption: str) -> str:
     """Exchange left and right in a caption, in English and Chinese; twice gives the caption back.
 
-    Right for sides, as in scenes; wrong where "left" is a verb or "right" means correct. 左右, "about", stays.
+    Meant for positions; it errs where "left" is a verb or "right" means correct. 左右 ("about") stays.
     """
 
     def other_side(match: re.Match) -> str:

@@ -55,7 +55,7 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
 
 
 def recipe_from(given: dict, **length: float) -> Recipe:
-    """The recipe with the given fields; ``length`` says how long to train where they do not."""
+    """Make a recipe of the given fields; ``length`` is for those that do not say how long to train."""
     return Recipe(**given) if {"epochs", "seconds"} & given.keys() else Recipe(**given, **length)
 
 
@@ -66,9 +66,9 @@ def read_arms(path: Path, epochs: float) -> dict[str, Recipe]:
         name, _, options = (part.strip() for part in line.partition(":"))
         parser = CommandLine(prog=f"{path}, arm {name!r}", add_help=False, allow_abbrev=False)
         add_recipe_options(parser)
-        plain_names = {arm.replace(" ", "_").casefold() for arm in (*arms, name)}  # readers overlook the difference
+        plain_names = {arm.replace(" ", "_").casefold() for arm in (*arms, name)}  # case, " " and "_" do not count
         if not re.fullmatch(r"\w[\w .,-]*", name) or len(plain_names) == len(arms):
-            raise InputError(f"{path}: each arm needs a different name, of letters, digits, spaces and -_.,: {name!r}")
+            raise InputError(f"{path}: each arm needs a different name (letters, digits, spaces or -_.,), not {name!r}")
         try:
             arms[name] = recipe_from(vars(parser.parse_args(shlex.split(options))), epochs=epochs)
         except ValueError as error:
@@ -148,8 +148,8 @@ def make_parser() -> CommandLine:
     pairs = "a folder of pairs, in any layout the course knows"
     added = command("train", "train a dual encoder on pairs", run_train, data=pairs, out="a folder for the run")
     add_recipe_options(added)
-    added.add_argument("--resume", action="store_true", help="continue in --out; with --epochs, to the same weights")
-    added.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N; with torchrun one GPU each")
+    added.add_argument("--resume", action="store_true", help="continue the run in --out; with --epochs, same weights")
+    added.add_argument("--device", default="cpu", help="cpu (default), cuda or cuda:N; with torchrun, one GPU each")
     added.add_argument("--workers", type=int, default=0, metavar="N", help="processes that prepare batches (default 0)")
     added.add_argument("--cache", type=Path, help="where decoded images are kept (default data/cache)")
 
@@ -166,9 +166,9 @@ def make_parser() -> CommandLine:
     added.add_argument("--data", type=Path, required=True, help="a folder of pairs; {seed} in it stands for the seed")
     added.add_argument("--arms", type=Path, required=True, help="a text file, one arm per line: NAME: OPTIONS of train")
     added.add_argument("--out", type=Path, required=True, help="the CSV file of all runs; missing ones are run")
-    added.add_argument("--epochs", type=float, default=5.0, metavar="N", help="for arms that do not say (default 5)")
+    added.add_argument("--epochs", type=float, default=5.0, metavar="N", help="for arms that set none (default 5)")
     added.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N - 1 for each arm (default 5)")
-    added.add_argument("--margin", type=float, default=1.0, metavar="N", help="smallest difference of interest, points")
+    added.add_argument("--margin", type=float, default=1.0, metavar="N", help="smallest difference that counts, points")
     added.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at once, one thread each (default 2)")
 
     out = "the folder to write"
@@ -176,7 +176,7 @@ def make_parser() -> CommandLine:
     prepared = command("photographs", "prepare your own photographs for the course", prepare_photographs, out=out)
     for added in (described, prepared):
         added.add_argument("folder", type=Path, help="images and captions, such as a captions.csv with file,caption")
-        added.add_argument("--language", help="of text files with a line for each language, such as 'de.utf8=ein Hund'")
+        added.add_argument("--language", help="for text files with one line per language, such as 'de.utf8=ein Hund'")
 
     added = command("coco", "download COCO 2017", download_coco, out=out)
     added.add_argument("--split", choices=("train", "val"), default="val", help="val: 1 GB (default); train: 19 GB")
@@ -186,7 +186,7 @@ def make_parser() -> CommandLine:
     for split, count in SPLITS.items():
         added.add_argument(f"--{split}", type=int, default=count, metavar="N", help=f"scenes in {split} ({count})")
     added.add_argument("--hard", action="store_true", help="crowded scenes of small things, some unseen in training")
-    added.add_argument("--wrong", type=float, default=0.0, metavar="SHARE", help="untrue training captions")
+    added.add_argument("--wrong", type=float, default=0.0, metavar="SHARE", help="share of false training captions")
 
     command("emoji", "render the emoji with their names in English and Chinese", run_emoji, out=out)
     return parser
@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if printed:
             print(printed)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as head, has seen enough, and a training cannot go on unseen
+    except BrokenPipeError:  # the reader, such as head, has stopped reading, so training stops too
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as other programs do
     except (ValueError, OSError) as error:

@@ -24,7 +24,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Paths = Sequence[Path | str]
-Texts = Sequence[str | Sequence[str]]  # of each image its caption, or the list of its captions
+Texts = Sequence[str | Sequence[str]]  # for each image, a caption or a list of captions
 
 
 def normalize(pixels: Tensor) -> Tensor:
@@ -39,8 +39,8 @@ class ImageTextDataset(Dataset):
 
     ``dataset[i]`` is ``{"image": float [3, size, size], "text": str, "image_id": int}``: RGB, resized to a square of
     ``image_size`` pixels (one of several sizes for each batch), normalised with ImageNet's mean and standard deviation.
-    Rows with the same file have the same ``image_id``; further captions of an image are its ``further_texts``. All that
-    is random depends on the seed, the epoch and the row only; call :meth:`set_epoch` before each epoch.
+    Rows with the same file have the same ``image_id``; further captions of an image are its ``further_texts``. All
+    randomness depends on the seed, the epoch and the row only; call :meth:`set_epoch` before each epoch.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ImageTextDataset(Dataset):
     ) -> None:
         self.image_sizes = (image_size,) if isinstance(image_size, int) else tuple(image_size)
         if not self.image_sizes or not all(isinstance(size, int) and size >= 1 for size in self.image_sizes):
-            raise InputError(f"image_size must be a whole number of pixels, 1 or more, or several, not {image_size!r}")
+            raise InputError(f"image_size must be a whole number of pixels >= 1, or a list of them, not {image_size!r}")
         check_pairs(image_paths, texts)
         self.image_size = max(self.image_sizes)
         self.image_paths = [Path(path) for path in image_paths]
@@ -150,11 +150,11 @@ def check_pairs(image_paths: Paths, texts: Texts) -> None:
         raise InputError("there are no pairs; give at least one image with its text")
     missing = [path for path in image_paths if not Path(path).is_file()]
     if missing:
-        raise InputError(f"{len(missing)} of {len(image_paths)} image files are missing, first {missing[0]}")
+        raise InputError(f"{len(missing)} of {len(image_paths)} image files are missing; check {missing[0]}")
     for row, (path, text) in enumerate(zip(image_paths, texts, strict=True)):
         captions = [text] if isinstance(text, str) else text
         if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
-            raise InputError(f"text {row} (of {Path(path).name}) has an empty caption: {text!r}")
+            raise InputError(f"text {row} (of {Path(path).name}) has an empty caption, {text!r}; write one")
 
 
 class Collate:
@@ -223,7 +223,7 @@ def make_loader(
     # Each worker keeps two batches of float32 ready; one that finds no room for them would wait for ever.
     needed = 2 * workers * 4 * 3 * dataset.image_size**2 * batches.batch_size // ranks
     if workers and SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free < needed:
-        hint = "take fewer workers or smaller batches, or start Docker with --shm-size=2g"
+        hint = "use fewer workers or smaller batches, or start Docker with --shm-size=2g"
         raise InputError(f"{workers} workers need {needed / 1e6:,.0f} MB in {SHARED_MEMORY}, and less is free; {hint}")
     return DataLoader(dataset, batch_sampler=batches, collate_fn=Collate(tokenizer), num_workers=workers)
 

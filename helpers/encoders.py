@@ -131,9 +131,9 @@ TEXT_ENCODERS = {"mlp": TextEncoder, "gru": GRUTextEncoder, "bag": BagOfWords}
 
 
 class FeatureHead(nn.Module):
-    """The image encoder next to a frozen one: a linear layer on the features of several crops of each image.
+    """A linear layer on top of a frozen image encoder, for the features of several crops of each image.
 
-    In training it takes one crop at random, which is a random crop at no cost; otherwise the mean of all crops.
+    In training it uses one crop at random, an augmentation at no cost; otherwise the mean of all crops.
     """
 
     def __init__(self, width: int, dim: int) -> None:
@@ -167,9 +167,9 @@ class DualEncoder(nn.Module):
         return self.image_encoder(images), self.text_encoder(token_ids, padding)
 
     def views(self, images: Tensor, token_ids: Tensor, padding: Tensor) -> "BatchViews":
-        """Return everything that a loss or a regularizer may use of a batch; nothing is computed yet.
+        """Return all features of a batch that a loss or a regularizer may use, each computed on first use.
 
-        Training asks for views, so that a term pays only for what it uses; evaluation calls the encoders directly.
+        So training computes only what its terms use. Evaluation calls the encoders directly.
         """
         kind = FeatureViews if isinstance(self.image_encoder, FeatureHead) else ImageViews
         return BatchViews(kind(self.image_encoder, images), TextViews(self.text_encoder, token_ids, padding))

@@ -62,9 +62,9 @@ def retrieval_ranks(similarity: Tensor, image_of_caption: Tensor) -> dict[str, T
     images, captions = similarity.shape
     rows = torch.arange(images)
     if len(image_of_caption) != captions or not torch.equal(image_of_caption.unique(), rows):
-        raise ValueError(f"each of the {captions} captions needs one of the {images} images, and each image a caption")
+        raise ValueError(f"image_of_caption must have {captions} entries and use every image from 0 to {images - 1}")
     if similarity.isnan().any():
-        raise ValueError("similarity holds NaN, which has no rank")
+        raise ValueError("similarity has NaN; check the features")
     return {
         "image_to_text": rank_of_best(similarity, rows, image_of_caption),
         "text_to_image": rank_of_best(similarity.T, image_of_caption, rows),
@@ -73,8 +73,8 @@ def retrieval_ranks(similarity: Tensor, image_of_caption: Tensor) -> dict[str, T
 
 def retrieval_metrics(similarity: Tensor, image_of_caption: Tensor) -> Metrics:
     """R@1, R@5, R@10 in percent, median rank and chance, of :func:`retrieval_ranks` in both directions."""
-    # In a random order, the first caption belongs to an image with a probability of its captions / all captions. The
-    # mean of that over images is 1 / images, as in the other direction.
+    # In a random order, one of an image's captions comes first with probability (its captions / all captions). The
+    # mean over images is 1 / images, as in the other direction.
     chance = 100 / len(similarity)
     return {
         direction: {
@@ -93,7 +93,7 @@ def evaluate(
     captions: Sequence[Sequence[str]],
     normalize: bool = True,
 ) -> Metrics:
-    """:func:`retrieval_metrics` of the images of a dataset and ``captions``; without ``normalize``, of dot products."""
+    """Compute :func:`retrieval_metrics` of a dataset and ``captions``, from dot products unless ``normalize``."""
     texts, image_of_caption = captions_by_image(captions)
     image_features = encode_images(model, dataset, normalize)  # [images, dim]
     text_features = encode_texts(model, tokenizer, texts, normalize)  # [captions, dim]
@@ -113,9 +113,9 @@ def intervals(
     tails = torch.tensor([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], dtype=torch.double)
     result = {}
     for direction, image_of_query in zip(DIRECTIONS, (torch.arange(images), image_of_caption), strict=True):
-        found = image_of_query.bincount((ranks[direction] == 1).double(), minlength=images)
+        hits = image_of_query.bincount((ranks[direction] == 1).double(), minlength=images)
         queries = image_of_query.bincount(minlength=images)
-        shares = found[chosen].sum(1) / queries[chosen].sum(1)  # [samples]
+        shares = hits[chosen].sum(1) / queries[chosen].sum(1)  # [samples]
         result[direction] = (100 * shares.quantile(tails)).tolist()
     return result
 

@@ -52,7 +52,7 @@ def p_values(differences: Sequence[float], margin: float) -> tuple[float, float]
     """The p-values of the paired t-test against zero, and of equivalence within ``margin``.
 
     Equivalence needs two one-sided t-tests, against ``-margin`` and ``margin``; the larger p-value counts (Schuirmann,
-    1987). Differences without any spread show nothing, unless all are zero; nor do fewer than two differences.
+    1987). Both are 1 below two differences or without spread, but the second is 0 if several are all zero.
     """
     if len(differences) < 2:
         return 1.0, 1.0
@@ -119,8 +119,8 @@ def verdicts(cells: Sequence[Row]) -> list[Row]:
 def read_study(folder: Path, planned: Mapping[str, int]) -> list[Row]:
     """The cells of a study, judged. ``cells.csv`` has the source, the arm, the role and the margin of each.
 
-    A cell waits for all seeds ``planned`` for its source; until then it counts in its family with p-values of 1, so no
-    later row can undo a difference found elsewhere, and its ``verdict`` says how many seeds there are.
+    Until all seeds ``planned`` for its source have run, a cell counts in its family with p-values of 1, and its
+    ``verdict`` says how many seeds there are. So later rows cannot undo a difference found in another cell.
     """
     with (folder / "cells.csv").open(encoding="utf-8", newline="") as file:
         plan = [row for row in csv.DictReader(file) if row["role"] != "struck"]
@@ -139,7 +139,7 @@ def read_study(folder: Path, planned: Mapping[str, int]) -> list[Row]:
 
 
 def hit_differences(rows: Sequence[Row], arm: str, baseline: str) -> np.ndarray:
-    """The differences of an arm to the baseline for each test image, in points: ``[seeds, images]``, with mean R@1."""
+    """The differences of an arm to the baseline in points, per test image: ``[seeds, images]``; the mean is R@1's."""
     shares = {}
     for row in rows:
         hits = [int(digit, 16) for digit in row["hits"]]
@@ -212,22 +212,22 @@ def run_experiment(
     """
     if len(arms) < 2 or len(seeds) < 2:
         raise InputError(f"an experiment needs two arms and two seeds or more, not {len(arms)} and {len(seeds)}")
-    rows, missing, made_with = read_rows(out), [], provenance()
+    rows, missing, origin = read_rows(out), [], provenance()
     known = {(row["arm"], row["seed"]): row for row in rows}
     for seed in seeds:
         folder = Path(str(data).replace("{seed}", str(seed)))
         pairs = open_pairs(folder)
-        of_data = fingerprint(map(pairs.captions, pairs.splits))[:16]
+        data_hash = fingerprint(map(pairs.captions, pairs.splits))[:16]
         for arm, recipe in arms.items():
             defaults = {field.name: field.default for field in fields(Recipe)}
             options = json.dumps({name: value for name, value in vars(recipe).items() if value != defaults[name]})
-            row = {"arm": arm, "seed": seed, "options": options, "data": of_data, **made_with}
-            before = known.get((arm, seed))
-            if before is None:
+            row = {"arm": arm, "seed": seed, "options": options, "data": data_hash, **origin}
+            old_row = known.get((arm, seed))
+            if old_row is None:
                 missing.append((row, folder, replace(recipe, seed=recipe.seed + seed)))
-            elif json.loads(before["options"]) != json.loads(options) or before["data"] != of_data:
-                was = f"{before['options']}, or with other images or captions"
-                raise InputError(f"{out} has seed {seed} of {arm} with {was}; choose another --out, or remove its rows")
+            elif json.loads(old_row["options"]) != json.loads(options) or old_row["data"] != data_hash:
+                old = f"{old_row['options']}, or with other images or captions"
+                raise InputError(f"{out} has seed {seed} of {arm} with {old}; choose another --out, or remove its rows")
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         runs = {pool.submit(run_once, folder, recipe, cache): row for row, folder, recipe in missing}
         try:

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 DATA = Path(__file__).resolve().parents[1] / "data"  # where the course keeps its pairs
 
-# What Excel writes for other than Latin letters where it does not write UTF-8.
+# Encodings that Excel uses for non-Latin letters when it does not write UTF-8.
 ENCODINGS = ["cp1251", "cp1253", "cp1256", "gb18030", "big5", "shift_jis", "cp949"]
 
 
@@ -66,14 +66,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, wait: bool = False) -> Iterator[None]:
-    """Keep other processes from writing ``path`` at the same time: they are refused, or wait."""
+    """Lock ``path`` for writing. If another process holds it, raise an error, or wait if ``wait``."""
     file = path.with_name(f".{path.name}.lock")
     lock = FileLock(file)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
-        raise InputError(f"{path} is in use by another command; wait for its end, or choose another name") from None
+        raise InputError(f"{path} is in use by another command; wait until it ends, or choose another name") from None
     except OSError as error:
         raise WriteError(f"cannot write {path} ({error.strerror or error}); choose another folder") from None
     try:
@@ -100,8 +100,8 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError:
         text, encoding = decoded(content)
         if text is None:
-            raise InputError(f"the encoding of {path} cannot be told; save it as UTF-8") from None
-        print(f"{path} is read as {encoding}; if letters are wrong, save it as UTF-8", file=sys.stderr)
+            raise InputError(f"the encoding of {path} is unknown; save it as UTF-8") from None
+        print(f"{path} is read as {encoding}; if letters look odd, save it as UTF-8", file=sys.stderr)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

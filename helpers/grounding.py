@@ -60,8 +60,8 @@ def pointing_accuracy(
 ) -> dict[str, float]:
     """Measure the pointing game: whether the region that best matches a thing is one that the thing overlaps.
 
-    Each thing with a colour and shape unique in its scene is asked for as "a red circle"; the score of the middle word,
-    or with ``contributions`` :func:`region_contributions`, counts. ``dataset`` has the images of ``scenes``.
+    A thing whose colour and shape are unique in its scene is queried as "a red circle". Regions are scored by the
+    middle word or, with ``contributions``, by :func:`region_contributions`. ``dataset`` has the images of ``scenes``.
     Returns ``accuracy`` and ``chance`` in percent, and the number of ``things``.
     Source: Zhang et al., 2016, "Top-down Neural Attention by Excitation Backprop", section 4.1.
     """

@@ -28,7 +28,7 @@ from helpers.sources.images import read_image
 
 CROPS = ((0, 0, 1, 1), (0, 0.125, 0.75, 0.875), (0.25, 0.125, 1, 0.875), (0.2, 0.2, 0.8, 0.8))  # shares of the sides
 HEAD_DIM = 512  # of the common space
-FEW = 40  # images that one process encodes sooner than two can start
+FEW = 40  # images; one process encodes them before two have started
 LITE = {  # the sha256 of the weights, and the side of the images in pixels
     "lite0": ("579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 224),
     "lite1": ("77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 240),
@@ -102,7 +102,7 @@ def load_open_clip(name: str) -> FrozenEncoder:
             torch.manual_seed(0)
             model = open_clip.create_model(model_name, weights or None).eval()
     except Exception as error:  # an unknown model, no network, or a broken download
-        hint = "open_clip.list_pretrained() lists the models and weights, which need a network at the first use"
+        hint = "open_clip.list_pretrained() lists the models and weights; the first use downloads them"
         reason = str(error).split(". ")[0][:120]
         raise InputError(f"cannot load {name} ({reason}); {hint}") from None
     settings = model.visual.preprocess_cfg
@@ -168,8 +168,8 @@ def write_features(file: Path, paths: Sequence[str], name: str) -> None:
             target.truncate(start + done * example.nbytes if done else 0)
             if done == 0:
                 target.write(header.getvalue())
-            for of_image in compute(features, done):
-                target.write(of_image.numpy().tobytes())
+            for crop_features in compute(features, done):
+                target.write(crop_features.numpy().tobytes())
             target.flush()
             os.fsync(target.fileno())
         partial_file.replace(file)
@@ -185,10 +185,10 @@ def compute(features: FeaturesOnRequest, done: int) -> Iterator[Tensor]:
     loader = DataLoader(Subset(features, range(done, len(features))), batch_size=None, num_workers=workers)
     shown = sys.stderr.isatty() or "ipykernel" in sys.modules  # on a terminal or in a notebook
     bar = {"desc": "encoding images", "total": len(features), "initial": done, "leave": False, "disable": not shown}
-    for of_image in tqdm(loader, **bar):
-        if isinstance(of_image, InputError):
-            raise of_image
-        yield of_image
+    for item in tqdm(loader, **bar):  # the features of one image, or an error
+        if isinstance(item, InputError):
+            raise item
+        yield item
 
 
 class FeatureDataset(ImageTextDataset):
@@ -235,7 +235,7 @@ def word_vectors(vocabulary: Sequence[str]) -> Tensor:
         wordllama = importlib.import_module("wordllama")
     except ImportError:
         raise InputError("pretrained word vectors need a package: python -m pip install wordllama") from None
-    package = Path(wordllama.__file__).parent  # as its cache, or it would look for its tokenizer on the network
+    package = Path(wordllama.__file__).parent  # as its cache, or it would download its tokenizer
     table = wordllama.WordLlama.load(cache_dir=package, disable_download=True)
     vectors = torch.from_numpy(table.embed(list(vocabulary)))
     vectors = vectors - vectors.mean(0)

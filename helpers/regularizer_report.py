@@ -21,7 +21,7 @@ MAIN_LOSS = Regularizer(lambda views, temperature: contrastive_loss(*features(vi
 def regularizer_report(
     names: Sequence[str], model: DualEncoder, images: Tensor, token_ids: Tensor, padding: Tensor, steps: int = 100
 ) -> list[dict[str, Any]]:
-    """Measure on one batch, without training, which regularizers can do something.
+    """Measure on one batch, without training, which regularizers have an effect.
 
     Returns a row for the main loss and one for each name: its ``value``; the ``ranks`` of its matrices ``[image,
     text]``, or None; the norm of its ``gradient``, relative to the main loss; and ``alone_recall``, by
@@ -54,7 +54,7 @@ def gradient_norm(value: Tensor, parameters: Sequence[Tensor]) -> float:
 
 
 class FreeViews:
-    """Views of free numbers: random ones in the shape of the given views, created when first used."""
+    """Random tensors to optimise, in the shapes of the given views; each is created on first use."""
 
     def __init__(self, views: BatchViews) -> None:
         self.views, self.leaves = views, []

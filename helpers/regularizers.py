@@ -46,10 +46,10 @@ def token_wise_similarities(regions: Tensor, words: Tensor, padding: Tensor) -> 
     """Return how well each text fits each image, part by part, as two matrices ``[image, text]``.
 
     The first is ``mean_r max_w s`` and the second ``mean_w max_r s``, where s is the cosine of region r and word w.
-    Regions ``[images, regions, dim]``, words ``[texts, length, dim]``, padding ``[texts, length]``, True at no word.
+    Regions ``[images, regions, dim]``, words ``[texts, length, dim]``, padding ``[texts, length]`` (True: no word).
     Source: Yao et al., 2022, "FILIP: Fine-grained Interactive Language-Image Pre-Training", section 3.1.
     """
-    used = ~padding.all(0)  # positions that are padding in every text need no time
+    used = ~padding.all(0)  # skip positions that are padding in every text
     words, padding = words[:, used], padding[:, used]
     # Copying a word of the same text to the padded positions changes no maximum, and is faster than a mask.
     first_word = words[torch.arange(len(words), device=words.device), (~padding).int().argmax(1)]  # [texts, dim]
@@ -57,9 +57,9 @@ def token_wise_similarities(regions: Tensor, words: Tensor, padding: Tensor) -> 
     regions, words = F.normalize(regions, dim=2), F.normalize(words, dim=2)
     similarities = regions.flatten(0, 1) @ words.flatten(0, 1).T  # [images * regions, texts * length]
     similarities = similarities.view(*regions.shape[:2], *words.shape[:2])  # [image, region, text, word]
-    of_regions = similarities.max(3).values.mean(1)  # [image, text]
+    by_region = similarities.max(3).values.mean(1)  # [image, text]
     best_region = similarities.max(1).values.masked_fill(padding, 0.0)  # [image, text, word]
-    return of_regions, best_region.sum(2) / (~padding).sum(1)
+    return by_region, best_region.sum(2) / (~padding).sum(1)
 
 
 def token_wise_regularization(regions: Tensor, words: Tensor, padding: Tensor, temperature: Number = 0.07) -> Tensor:
@@ -68,9 +68,9 @@ def token_wise_regularization(regions: Tensor, words: Tensor, padding: Tensor, t
     Images rank texts by the first matrix of :func:`token_wise_similarities`, and texts rank images by the second. Time
     and memory grow with ``batch ** 2 * regions * length``.
     """
-    of_regions, of_words = token_wise_similarities(regions, words, padding)  # [image, text] each
+    by_region, by_word = token_wise_similarities(regions, words, padding)  # [image, text] each
     labels = torch.arange(len(regions), device=regions.device)
-    return (F.cross_entropy(of_regions / temperature, labels) + F.cross_entropy(of_words.T / temperature, labels)) / 2
+    return (F.cross_entropy(by_region / temperature, labels) + F.cross_entropy(by_word.T / temperature, labels)) / 2
 
 
 def pooled_to_one_regularization(image_features: Tensor, text_features: Tensor, temperature: Number = 0.07) -> Tensor:
@@ -158,7 +158,7 @@ def cosines(views: BatchViews) -> list[Tensor]:
 
 
 def in_groups(term: Callable[..., Tensor], temperature: Number, *inputs: Tensor) -> Tensor:
-    """Return the mean over pairs of a term that compares only the pairs of a group; chance is ``ln(GROUP)``."""
+    """Apply a term within groups of ``GROUP`` pairs and return the mean over pairs; chance is ``ln(GROUP)``."""
     groups = zip(*(side.split(GROUP) for side in inputs), strict=True)
     losses = [len(group[0]) * term(*group, temperature) for group in groups]
     return sum(losses) / len(inputs[0])
@@ -206,7 +206,7 @@ def parse_regularizers(texts: Sequence[str]) -> tuple[dict[str, float], dict[str
         except ValueError:
             values[name] = math.nan
         if not 0 <= values[name] < (1 if name in RATES else math.inf):
-            needed = "a rate from 0 to below 1" if name in RATES else "a weight of 0 or above"
+            needed = "a rate of at least 0 and below 1" if name in RATES else "a weight of 0 or above"
             raise InputError(f"{text!r} needs {needed}, such as {name}:0.1")
     weights = {name: value for name, value in values.items() if name in REGULARIZERS}
     return weights, {RATES[name]: value for name, value in values.items() if name in RATES}

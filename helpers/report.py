@@ -48,7 +48,7 @@ def encode_records(checkpoint: dict, records: Sequence[Record]) -> tuple[Tensor,
 
 
 def evaluate_split(checkpoint: dict, data: Path, split: str) -> dict:
-    """Compute all metrics of a checkpoint on a split, with 95 % ``intervals``; images have the training's largest size.
+    """Compute all metrics of a checkpoint on a split, with 95 % ``intervals``; images have the largest training size.
 
     Scenes also have the ``ceiling``, the metrics of the captions of level ``exact`` alone, and minimal pairs.
     """
@@ -92,7 +92,7 @@ def contents(scenes: Sequence[Scene]) -> Tensor:
 
 
 def scored_columns(records: Sequence[Record]) -> Tensor:
-    """Which of all captions are searched: the exact one of a scene, the first name of an emoji in each language."""
+    """The columns of the captions that count: a scene's exact one, an emoji's first name in each language."""
     columns: dict[tuple, int] = {}
     for column, caption in enumerate(itertools.chain(*(record.annotations for record in records))):
         if caption.get("level", "exact") == "exact" and caption.get("kind", "name") == "name":
@@ -103,8 +103,8 @@ def scored_columns(records: Sequence[Record]) -> Tensor:
 def measure(checkpoint: dict, data: Path) -> dict[str, Any]:
     """Measure a trained model on the test split, in percent.
 
-    ``R@1`` is the mean of both directions over the captions that are scored. ``hits`` has a hexadecimal digit for each
-    image: how many of its captions find it, plus the number of its captions if it finds one of them; their mean over
+    ``R@1`` is the mean of both directions over the scored captions. ``hits`` has one hexadecimal digit per image: how
+    many of its captions find it, plus ``captions`` (per image) if it finds one of them. The mean digit divided by
     ``2 * captions`` is R@1. The other measures are for exploring; scenes have more, and the ``ceiling`` of R@1.
     """
     pairs = open_pairs(data)
@@ -118,8 +118,8 @@ def measure(checkpoint: dict, data: Path) -> dict[str, Any]:
     measures["R@1"] = (measures["image to text"] + measures["text to image"]) / 2
     captions = image_of_caption[scored].bincount()  # [images]
     if captions.min() == captions.max() <= 7:
-        found = torch.zeros_like(captions).index_add(0, image_of_caption[scored], (ranks["text_to_image"] == 1).long())
-        digits = found + captions * (ranks["image_to_text"] == 1)
+        hits = torch.zeros_like(captions).index_add(0, image_of_caption[scored], (ranks["text_to_image"] == 1).long())
+        digits = hits + captions * (ranks["image_to_text"] == 1)
         measures |= {"captions": int(captions[0]), "hits": "".join(f"{digit:x}" for digit in digits.tolist())}
     if scenes := truth_of(records):
         probed = pairs.records("train")[:PROBED]
@@ -158,9 +158,9 @@ def search_images(checkpoint: dict, data: Path, split: str, query: str, top: int
     """The ``top`` images of a split with the highest cosine similarity to a query, best first, each with its cosine."""
     model, tokenizer = restore_model(checkpoint)
     if top < 1:
-        raise InputError(f"ask for at least one image, not {top}")
+        raise InputError(f"--top must be 1 or more, not {top}")
     if not any(word in tokenizer.id_of for word in split_words(query)):
-        raise InputError(f"the model knows no word of the query {query!r}; use words of its captions")
+        raise InputError(f"the model knows no word of the query {query!r}; use words from its training captions")
     dataset = make_dataset(*open_pairs(data).captions(split), checkpoint["recipe"])
     cosines = encode_images(model, dataset) @ encode_texts(model, tokenizer, [query])[0]  # [images]
     best = cosines.argsort(descending=True, stable=True)[:top].tolist()

@@ -64,12 +64,12 @@ def restore_model(content: dict) -> tuple[DualEncoder, WordTokenizer]:
 
 
 def load_model(path: Path | str = DATA / "model.pt") -> tuple[DualEncoder, WordTokenizer]:
-    """The model and the tokenizer of a run or a checkpoint file; without a path, of the model that comes along."""
+    """The model and the tokenizer of a run or a checkpoint file; by default, of the model in ``data``."""
     return restore_model(load_checkpoint(find_checkpoint(Path(path))))
 
 
 def open_run(out: Path | str, recipe: Any, resume: bool) -> "Run":
-    """A new run in the folder ``out``, or with ``resume`` the one that is there, which must have the same recipe."""
+    """Start a run in ``out``, or with ``resume`` continue the one in it, which must have the same recipe."""
     out, last = Path(out), Path(out) / "last.pt"
     settings = asdict(recipe)
     if out.exists() and not out.is_dir():
@@ -82,14 +82,14 @@ def open_run(out: Path | str, recipe: Any, resume: bool) -> "Run":
     if not last.is_file():
         raise InputError(f"{out} has no last.pt to resume from; start a run in a new folder, without --resume")
     checkpoint = load_checkpoint(last)
-    then = checkpoint.get("recipe", {})
-    if changed := [f"{name} {then.get(name)}" for name in settings if then.get(name) != settings[name]]:
+    saved = checkpoint.get("recipe", {})
+    if changed := [f"{name} {saved.get(name)}" for name in settings if saved.get(name) != settings[name]]:
         raise InputError(f"the run in {out} was started with {', '.join(changed)}; resume it with the same recipe")
     return Run(out, settings, checkpoint)
 
 
 class Run:
-    """A training and its folder: ``last.pt``, ``best.pt`` and ``log.jsonl``. Rank 0 alone prints and writes."""
+    """A training run and its folder: ``last.pt``, ``best.pt``, ``log.jsonl``. Only rank 0 prints and writes."""
 
     def __init__(self, out: Path, settings: dict, checkpoint: dict | None) -> None:
         self.out, self.settings, self.checkpoint = out, settings, checkpoint
@@ -135,7 +135,7 @@ class Run:
     def add(self, parts: dict[str, Tensor]) -> None:
         """Add the losses of a step to the sums from which the next record's means are computed.
 
-        They are averaged over the ranks at once, so that the sums of rank 0, which it saves, are the sums of all.
+        They are averaged over the ranks right away, so the sums that rank 0 saves are those of all ranks.
         """
         for name, value in {**mean_over_ranks(parts), "steps": torch.ones(())}.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
@@ -146,7 +146,7 @@ class Run:
             return min(1.0, broadcast(self.seconds() / self.settings["seconds"]))
         return min(1.0, step / max(1, round(self.settings["epochs"] * steps_per_epoch)))
 
-    def keep(self, step: int, steps_per_epoch: int, recalls: dict[str, float]) -> None:
+    def record_epoch(self, step: int, steps_per_epoch: int, recalls: dict[str, float]) -> None:
         """Print a record of the epoch; write the log, ``last.pt`` and, for the best so far, ``best.pt``.
 
         ``last.pt`` is written after the others, so a run that is killed in between continues from the save before.
@@ -155,8 +155,8 @@ class Run:
             return
         progress = self.progress(step, steps_per_epoch)
         if step == 0 and progress >= 1:
-            waited = f"{self.seconds():.0f} s went by before the first step"
-            raise InputError(f"{waited}; start again, now that images are decoded")
+            waited = f"all {self.seconds():.0f} s went by before the first step"
+            raise InputError(f"{waited}; start again (images are decoded now)")
         steps = self.sums.pop("steps", None)
         means = {name: (value / steps).item() for name, value in self.sums.items()}
         record = {

@@ -55,12 +55,12 @@ class LearnedTemperature(nn.Module):
         self.log_logit_scale = nn.Parameter(torch.tensor(-math.log(start)))
 
     def forward(self, progress: float) -> Tensor:
-        """Return the temperature, a tensor with no dimensions and with a gradient, whatever the progress."""
+        """Return the temperature, a tensor with no dimensions and a gradient; ignore ``progress``."""
         return torch.exp(-self.log_logit_scale)
 
     @torch.no_grad()
     def clamp_(self) -> None:
-        """Clamp the temperature to 0.01 to 1 in place; a clamp in the forward pass would zero the gradient for good."""
+        """Clamp the temperature to [0.01, 1] in place; a clamp in the forward pass would stop the gradient forever."""
         self.log_logit_scale.clamp_(0.0, math.log(MAX_LOGIT_SCALE))
 
 
@@ -88,9 +88,9 @@ def parse_schedule(text: str) -> Schedule:
     if len(numbers) not in counts or not all(0 < number < math.inf for number in numbers):
         raise InputError(f"cannot read the temperature schedule {text!r}; write {form}, with finite numbers above 0")
     if schedule is LearnedTemperature and numbers and not 1 / MAX_LOGIT_SCALE <= numbers[0] <= 1:
-        raise InputError(f"a learned temperature starts between {1 / MAX_LOGIT_SCALE} and 1, got {numbers[0]:g}")
+        raise InputError(f"a learned temperature must start between {1 / MAX_LOGIT_SCALE} and 1, got {numbers[0]:g}")
     if schedule is warm_up and numbers[2] > 1:
-        raise InputError(f"a warm-up takes a share of training between 0 and 1, got {numbers[2]}")
+        raise InputError(f"the SHARE of a warm-up must be between 0 and 1, got {numbers[2]}")
     if schedule is LearnedTemperature:
         return LearnedTemperature(*numbers)
     return lambda progress: schedule(progress, *numbers)

@@ -51,15 +51,15 @@ class WordTokenizer:
 
     @classmethod
     def fit(cls, captions: Sequence[Sequence[str]]) -> tuple["WordTokenizer", list[str]]:
-        """The tokenizer of a training, from the captions of each image, and what :func:`unseen` says of it.
+        """Build a run's tokenizer from the captions of each image; also return :func:`caption_problems`.
 
-        A large set leaves out words that occur once, unless they are a tenth of the text or more, such as names.
+        With over 1,000 captions, words that occur once are left out, unless they are a tenth of the text.
         """
         texts = list(chain.from_iterable(captions))
         counts = Counter(chain.from_iterable(map(split_words, texts)))
         rare = sum(count == 1 for count in counts.values()) / max(1, counts.total())
         tokenizer = cls.build(texts, min_count=2 if len(texts) > 1000 and rare < RARE else 1)
-        remarks = unseen(tokenizer, captions)
+        remarks = caption_problems(tokenizer, captions)
         if rare >= RARE and len(texts) > 1000:
             remarks.append(f"{rare:.0%} of all words occur only once; the vocabulary of {len(tokenizer):,} keeps them")
         return tokenizer, remarks
@@ -83,8 +83,8 @@ class WordTokenizer:
         return token_ids, token_ids == PADDING
 
 
-def unseen(tokenizer: WordTokenizer, captions: Sequence[Sequence[str]]) -> list[str]:
-    """Say with numbers what a model cannot see of the captions of each image: one sentence for each kind of trouble."""
+def caption_problems(tokenizer: WordTokenizer, captions: Sequence[Sequence[str]]) -> list[str]:
+    """List what a model cannot learn from the captions of each image: one sentence per kind of problem."""
     texts = list(chain.from_iterable(captions))
     words = {text: tuple(split_words(text)) for text in texts}
     images_with = Counter(chain.from_iterable({words[text] for text in own} for own in captions))
@@ -92,10 +92,10 @@ def unseen(tokenizer: WordTokenizer, captions: Sequence[Sequence[str]]) -> list[
     long = [text for text in texts if len(words[text]) > tokenizer.max_length]
     wordless = [text for text in texts if not words[text]]
     unknown = [text for text in texts if words[text] and not tokenizer.id_of.keys() & words[text]]
-    found = [(long, f"more than {tokenizer.max_length} words; what follows is cut off")]
-    found.append((wordless, "no word, so they are all the same to the model"))
-    found.append((unknown, "only unknown words, so they are all the same to the model"))
-    lines = [f"{len(own):,} of {len(texts):,} captions have {what}: {own[0][:60]!r}" for own, what in found if own]
+    kinds = [(long, f"more than {tokenizer.max_length} words; what follows is cut off")]
+    kinds.append((wordless, "no word, so they are all the same to the model"))
+    kinds.append((unknown, "only unknown words, so they are all the same to the model"))
+    lines = [f"{len(own):,} of {len(texts):,} captions have {what}: {own[0][:60]!r}" for own, what in kinds if own]
     if shared > SHARED * len(captions):
         which = f"{shared:,} of {len(captions):,} images share every caption with another image"
         lines.append(f"{which}; no model can tell these captions apart, and the loss cannot reach 0")

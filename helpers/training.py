@@ -39,12 +39,12 @@ def option(default: Any, explanation: str) -> Any:
 class Recipe:
     """How to train. Each field is also an option of ``python -m helpers train``, and part of every checkpoint."""
 
-    epochs: float | None = option(None, "passes over the training images; repeatable: same seed, same weights")
-    seconds: float | None = option(None, "wall time instead, for a number of steps that varies (default 60)")
+    epochs: float | None = option(None, "passes over the training images; the same seed gives the same weights")
+    seconds: float | None = option(None, "wall time in place of epochs (default 60); the number of steps varies")
     seed: int = option(0, "fixes the initial weights, batches, captions and dropout")
     loss: str = option("contrastive", f"what is minimised: {', '.join(LOSSES)}")
     temperature: str = option("learned:0.1", f"a schedule: {', '.join(FORMS.values())}")
-    image_size: tuple[int, ...] = option((64,), "side in pixels, from 32 to 1024; several vary it from batch to batch")
+    image_size: tuple[int, ...] = option((64,), "side in pixels, from 32 to 1024; of several, each batch samples one")
     regularizers: tuple[str, ...] = option((), f"NAME[:WEIGHT], can be repeated: {', '.join([*REGULARIZERS, *RATES])}")
     augment: tuple[str, ...] = option(
         (), "flip (unless a caption says left or right, in English or Chinese), flip:exchange, crop[:SHARE]"
@@ -84,7 +84,7 @@ class Recipe:
         if self.encoder:
             check_encoder(self.encoder)
             if self.augment:
-                raise InputError("--augment changes pixels, and a head sees only features; omit it")
+                raise InputError("--augment changes pixels, but a head sees only features; omit --augment")
 
 
 class BatchLoss(nn.Module):
@@ -127,7 +127,7 @@ class BatchLoss(nn.Module):
 def load_data(
     data: Path | str, recipe: Recipe, cache: Path | str | None
 ) -> tuple[ImageTextDataset, ImageTextDataset, WordTokenizer]:
-    """The ``train`` and ``val`` splits of a folder of pairs, their images decoded once, and the words of ``train``."""
+    """Load the ``train`` and ``val`` splits of a folder of pairs, decode images once, and build the tokenizer."""
     pairs = open_pairs(data)
     paths, captions = pairs.captions("train")
     options = {
@@ -195,8 +195,8 @@ def train(
 ) -> list[dict]:
     """Train on the ``train`` split of ``data``, validate on ``val`` after each epoch, and write the run into ``out``.
 
-    All randomness comes from the seed and the number of the step, so a resumed run ends in the same bits. Started by
-    ``torchrun``, each process computes its part of every batch, and rank 0 alone writes. ``workers`` is the number of
+    All randomness comes from the seed and the number of the step, so a resumed run ends in the same bits. Under
+    ``torchrun``, each process computes its part of every batch, and only rank 0 writes. ``workers`` is the number of
     processes that prepare batches, ``cache`` where decoded images are kept. ``on_step`` is called with the number of
     steps done, the model and the tokenizer, at step 0 and after each step.
 
@@ -221,7 +221,7 @@ def train(
     parallel_loss = DistributedDataParallel(batch_loss, find_unused_parameters=True) if ranks.size > 1 else batch_loss
     normalize = recipe.loss != "dot_product"
     if step == 0:
-        run.keep(step, len(loader), validate(model, tokenizer, val_set, normalize))
+        run.record_epoch(step, len(loader), validate(model, tokenizer, val_set, normalize))
         on_step(step, model, tokenizer)
 
     # Stage 3: steps.
@@ -250,5 +250,5 @@ def train(
 
         # Stage 4: validation, after each epoch.
         run.check_weights(step)
-        run.keep(step, len(loader), validate(model, tokenizer, val_set, normalize))
+        run.record_epoch(step, len(loader), validate(model, tokenizer, val_set, normalize))
     return run.records

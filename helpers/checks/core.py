@@ -121,7 +121,7 @@ class Check:
                 raise AssertionError(f"{self.call(inputs)} stopped with {type(error).__name__}: {error}") from error
             problem = "takes too much memory"
         assert not problem, f"{self.name} {problem}"  # here, since an exception keeps the memory of what it interrupted
-        assert not changed, f"{self.name} changes {', '.join(changed)} for the whole notebook; it was set back"
+        assert not changed, f"{self.name} changes {', '.join(changed)} for the whole notebook; it was restored"
         assert result is not None, f"{self.name} returned None; is a return missing?"
         return result
 
@@ -201,7 +201,7 @@ def comparable(label: str, value: object, right: object) -> tuple[object, object
     except (TypeError, ValueError, RuntimeError):
         raise AssertionError(f"{label}: expected a tensor, got {type(value).__name__}") from None
     usual = value.device == right.device and value.layout == right.layout and not value.is_complex()
-    assert usual, f"{label}: expected a usual tensor on the {right.device}, got a {value.type()}"
+    assert usual, f"{label}: expected a plain tensor on the {right.device}, got a {value.type()}"
     whole = not value.is_floating_point() and (value.dtype == torch.bool) == (right.dtype == torch.bool)
     assert whole or right.is_floating_point(), f"{label}: expected {right.dtype}, got {value.dtype}"
     return value.double(), right.double()
@@ -237,7 +237,7 @@ def difference(label: str, value: object, right: object) -> str:
     """Describe how a value differs from the right one."""
     if isinstance(value, list) and value != right:
         problems = [f"{x!r} is missing" for x in right if x not in value]
-        problems += [f"{x!r} is too much" for x in value if x not in right]
+        problems += [f"{x!r} is extra" for x in value if x not in right]
         return f"{label}: {(problems or ['the order is wrong'])[0]}; expected {right!r}, got {value!r}"
     if not isinstance(value, Tensor):
         return f"{label}: expected {right!r}, got {value!r}"

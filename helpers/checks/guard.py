@@ -1,4 +1,4 @@
-"""A guard around a learner's function: it stops what never ends, and sets back what was changed for all later cells."""
+"""A guard around a learner's function: it stops endless calls, and restores what was changed for all later cells."""
 
 import builtins
 import contextlib
@@ -26,7 +26,7 @@ STATES = {
 
 
 class Stopped(BaseException):
-    """A call takes too long or too much. ``except Exception`` in a learner's code does not catch it."""
+    """A call takes too long or too much memory. ``except Exception`` in a learner's code does not catch it."""
 
 
 def data_bytes() -> int:
@@ -40,7 +40,7 @@ def data_bytes() -> int:
 def limited() -> Iterator[None]:
     """Raise ``Stopped`` if the block takes too long or too much memory; in the main thread, and not on Windows.
 
-    A look every tenth of a second finds what grows slowly; the system refuses to allocate twice ``MEMORY`` at once.
+    A check every tenth of a second catches slow growth; the system refuses to allocate twice ``MEMORY`` at once.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
@@ -69,7 +69,7 @@ def limited() -> Iterator[None]:
 
 @contextlib.contextmanager
 def restored(changed: list[str]) -> Iterator[None]:
-    """Set back global states and patched functions after the block, and add their names to ``changed``."""
+    """Restore global states and patched functions after the block, and add their names to ``changed``."""
     states = {name: pickle.dumps(get()) for name, (get, _) in STATES.items()}
     namespaces = [(space, dict(vars(space))) for space in (torch, F, torch.Tensor, builtins)]
     try:

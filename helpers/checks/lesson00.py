@@ -7,7 +7,7 @@ check_lowest_loss = Setting(
     low=0.049,
     high=0.064,
     too_low="here the loss is not yet at its smallest: one wrong answer, given with certainty, costs a lot; go right",
-    too_high="here the loss is larger than it must be: the model is less certain than it could be; go left",
+    too_high="here the loss is larger than necessary: the model is less certain than it could be; go left",
     right="the loss of these 16 pairs is smallest near 0.056; other pairs have their lowest loss elsewhere.",
 )
 

@@ -39,7 +39,7 @@ def check_pad(lists: list[list[int]]) -> Values:
 
 
 def photographs(generator: Generator, case: int) -> tuple[list[str], dict[str, tuple], tuple]:
-    """Captions, boxes, and a crop that the dog fills, with ball and bird inside, a cat cut on one side, no tree."""
+    """Captions, boxes and a crop: it fits the dog, has ball and bird inside, cuts the cat, leaves out the tree."""
     left, top, width, height = torch.randint(10, 20, (4,), generator=generator).tolist()
     right, bottom = left + 40 + width, top + 40 + height
     dx, dy = [(-9, 0), (9, 0), (0, -9), (0, 9)][case % 4]
@@ -103,8 +103,8 @@ def check_collate(batch: list[dict]) -> Values:
         "texts is a list of lists; make one flat list of all captions": {"texts": lists},
         "texts has only the first caption of each image; keep all": {"texts": [texts[0] for texts in lists]},
         "image_of_text holds image_ids; it should hold rows of this batch, from 0": {"image_of_text": ids},
-        "image_of_text holds numbers of captions; it should hold a row for each caption": {"image_of_text": counts},
-        "each image has as many captions here as the first; images have different numbers": {"image_of_text": equal},
+        "image_of_text counts captions; it should hold the row of each caption's image": {"image_of_text": counts},
+        "this gives each image as many captions as the first has; the numbers differ": {"image_of_text": equal},
         "image_of_text counts from 1; rows count from 0": {"image_of_text": rows + 1},
     }
 

@@ -72,15 +72,15 @@ def check_protocol(protocol: dict) -> None:
     assert names <= set(protocol), f"fill in all of: {', '.join(sorted(names))}"
     arm, seeds, margin = protocol["arm"], set(protocol["seeds"]), protocol["margin"]
     n = len(seeds)
-    assert arm.startswith(protocol["baseline"]), "the arm is the baseline plus --augment, and changes nothing else"
+    assert arm.startswith(protocol["baseline"]), "the arm must be the baseline plus --augment, and nothing else"
     added = arm.removeprefix(protocol["baseline"]).strip()
     assert added == "--augment flip:exchange", "add --augment flip:exchange; flip alone skips most of our captions"
     assert (protocol["tuned on"], protocol["measured on"]) == ("val", "test"), "choose on val, and measure on test"
-    assert not seeds & set(protocol["tuning seeds"]), "the seeds of the tuning must not be among those of the study"
-    assert 0 < margin < 2, "the margin is above 0, and the 2 points of the claim must not be too small to matter"
+    assert not seeds & set(protocol["tuning seeds"]), "the tuning seeds must not be among the study's seeds"
+    assert 0 < margin < 2, "the margin must be above 0 and below the 2 points of the claim"
     error = 1.3 / max(1, n) ** 0.5
     assert 2 / error > stats.t.ppf(0.975, n - 1) + 0.85, "too few seeds to find 2 points in 80 of 100 studies"
     enough = margin / error > stats.t.ppf(0.95, n - 1) + 1.28
-    assert enough, "too few seeds for this margin: no effect would often be undecided; take more, or a wider margin"
+    assert enough, "too few seeds for this margin to show that there is no effect; use more, or a wider margin"
     assert protocol["verdict after"] == n, "the verdict comes after all seeds, whatever the first ones say"
     print("Right: this protocol leaves nothing to choose once the first run has been made")

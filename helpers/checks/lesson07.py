@@ -53,8 +53,8 @@ check_fine_tuning = Setting(
     name="fine_tuning",
     low=85,
     high=130,
-    too_low="below 85 %: for the new words take more steps, for the old search a smaller learning rate",
-    too_high="more than all cannot be right",
+    too_low="below 85 %: if the new words fail, take more steps; if the old search does, lower the learning rate",
+    too_high="above 130 % cannot be right",
     right="30 images taught the model three words, and it still knows the old ones.",
 )
 

@@ -32,8 +32,8 @@ def check_merge_ranks(largest: Tensor, totals: Tensor) -> Values:
         "the exponent has the wrong sign; a sum must shrink, by the exponential of largest - top": swapped,
         "the logarithm of the sum is missing": top + rest.exp(),
         "the largest logit of all ranks is not added again at the end": rest,
-        "go over the ranks, which are dimension 0": by_rank.logsumexp(1),
-        "one largest logit for all columns makes others 0; take the largest of each column": one_top,
+        "sum over the ranks, dimension 0": by_rank.logsumexp(1),
+        "one maximum for all columns makes the sums of others 0; take one per column": one_top,
         "only the first two ranks count here; there can be more": by_rank[:2].logsumexp(0),
         "this is the largest of the ranks' log-sum-exps; the other ranks count too": by_rank.amax(0),
     }
@@ -116,7 +116,7 @@ check_break_even_ranks = Setting(
     name="break_even_ranks",
     low=256,
     high=256,
-    too_low="there, exchanging texts and column parts still receives fewer bytes; compare 8 D + 16 W with 16 D",
-    too_high="there, exchanging texts and column parts already receives more bytes; compare 8 D + 16 W with 16 D",
+    too_low="with so few ranks, texts and column parts are still fewer bytes; compare 8 D + 16 W with 16 D",
+    too_high="with so many ranks, texts and column parts are already more bytes; compare 8 D + 16 W with 16 D",
     right="both receive the same when 8 D + 16 W = 16 D: at W = D / 2 = 256 ranks. With more, our way receives more.",
 )

@@ -58,12 +58,12 @@ COMMANDS = {  # `make help` says what they are for
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return 0, or 2 after an error that the user can mend."""
+    """Run one command; return 0, or 2 after an error that the user can fix."""
     parser = argparse.ArgumentParser(prog="python -m helpers.classroom", description=__doc__)
     parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("arguments", nargs="*", help="of reset: a number; of lab: a port")
+    parser.add_argument("arguments", nargs="*", help="reset: a lesson's number; lab: a port")
     options = parser.parse_args(arguments)
-    if not os.access(Path.home(), os.W_OK):  # Jupyter's signatures, settings and connections then lie in the course
+    if not os.access(Path.home(), os.W_OK):  # then Jupyter writes its own files into the course
         for name in ("JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):
             os.environ.setdefault(name, str(ROOT / "my_course" / ".jupyter" / name.lower()))
     try:

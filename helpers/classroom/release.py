@@ -47,7 +47,7 @@ def assignment(notebook: NotebookNode, name: str) -> NotebookNode:
 
 
 def release(root: Path = ROOT) -> None:
-    """Write the assignments and settings of ``nbgrader_course``; submissions and grades that are there stay."""
+    """Write the assignments and settings of ``nbgrader_course``; existing submissions and grades stay."""
     course = root / "nbgrader_course"
     for lesson in lessons(root):
         source = assignment(nbformat.read(lesson, as_version=4), lesson.name)

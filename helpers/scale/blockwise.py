@@ -33,7 +33,7 @@ class NormalizeRows(torch.autograd.Function):
 
 
 def logit_blocks(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yield the rows of each block, its logits ``LOG2_E * a[rows] @ b.T``, and a buffer; both are used again."""
+    """Yield each block's rows, logits ``LOG2_E * a[rows] @ b.T`` and a buffer; the next block reuses both."""
     logits, buffer = (a.new_empty(min(BLOCK_ROWS, len(a)), len(b)) for _ in range(2))  # [block, columns] each
     for start in range(0, len(a), BLOCK_ROWS):
         rows = slice(start, min(start + BLOCK_ROWS, len(a)))
@@ -44,7 +44,7 @@ def logit_blocks(a: Tensor, b: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]
 def exponentials(
     logits: Tensor, row_max: Tensor, column_max: Tensor, buffer: Tensor, safe: bool
 ) -> tuple[Tensor, Tensor]:
-    """``exp2(logits - row_max)`` and ``exp2(logits - column_max)`` in place; of safe logits, their ``exp2`` twice."""
+    """``exp2(logits - row_max)`` and ``exp2(logits - column_max)`` in place; if ``safe``, ``exp2(logits)`` twice."""
     if safe:
         return logits.exp2_(), logits
     return torch.sub(logits, row_max[:, None], out=buffer).exp2_(), logits.sub_(column_max).exp2_()

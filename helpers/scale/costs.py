@@ -28,7 +28,7 @@ def with_gradients(loss: Callable[..., Tensor], images: Tensor, texts: Tensor) -
 
 
 def peak_megabytes(run: Callable[[], object], device: str = "cpu") -> float:
-    """MB (10^6 bytes) of tensors that ``run`` holds at its worst moment, beyond what existed before."""
+    """The peak memory of tensors during ``run``, in MB (10^6 bytes), beyond what existed before."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -40,8 +40,8 @@ def parse_device(name: str) -> torch.device:
     if kind != "cuda" or not (number.isdecimal() or name == "cuda"):
         raise InputError(f"unknown device {name!r}; choose cpu, cuda, or one of several GPUs, such as cuda:1")
     index = int(number) if number else world().local_rank
-    if index >= (found := torch.cuda.device_count()):
-        raise InputError(f"device {name!r} needs {index + 1} GPUs, and PyTorch finds {found}; try cpu")
+    if index >= (gpus := torch.cuda.device_count()):
+        raise InputError(f"device {name!r} needs {index + 1} GPUs, and PyTorch finds {gpus}; try cpu")
     return torch.device("cuda", index)
 
 

@@ -135,7 +135,7 @@ def read_caption(caption: str) -> tuple[tuple[tuple[str | None, ...], ...], str 
     for part in parts:
         match = DESCRIPTION.fullmatch(part)
         if match is None or (match[1] and match[6]) or (match[3] and match[5]):  # a place or a colour twice
-            raise ValueError(f"cannot read {part!r} in the caption {caption!r}; a part reads like 'a small red circle'")
+            raise ValueError(f"cannot read {part!r} in the caption {caption!r}; write it like 'a small red circle'")
         place_before, size, colour, shape, colour_after, place_after = match.groups()
         place = PLACE_OF_WORDS.get(place_before or place_after)
         descriptions.append((shape, colour or colour_after, SIZE_OF_WORD.get(size), place))
@@ -143,7 +143,7 @@ def read_caption(caption: str) -> tuple[tuple[tuple[str | None, ...], ...], str 
 
 
 def fits(caption: str, scene: Iterable[Thing]) -> bool:
-    """Whether a caption is true of a scene: it has the things that the caption names, and they lie as it says.
+    """Whether a caption is true of a scene: the scene has the things that the caption names, placed as stated.
 
     "A circle" is true of every scene with a circle. Relations are never borderline: the centres are at least 18 of 64
     pixels apart in that direction. A ``ValueError`` names the part of the caption that cannot be read.

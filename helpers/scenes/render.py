@@ -1,4 +1,4 @@
-"""The images of scenes, and the folder of all splits with their captions in the COCO Captions layout."""
+"""Render scenes, and write all splits with their captions as a folder in the COCO Captions layout."""
 
 import itertools
 import math
@@ -50,7 +50,7 @@ class Difficulty(NamedTuple):
 
     shapes: tuple[int, int] = (1, 3)  # fewest and most things in a scene
     scale: float = 1.0  # factor on the radius of the things
-    held_out: int = 0  # (colour, shape) pairs that are in no scene of train and val
+    held_out: int = 0  # number of (colour, shape) pairs kept out of train and val
     wrong: float = 0.0  # share of the training captions that are false
 
 
@@ -188,7 +188,7 @@ def write_scenes(root: Path, sizes: dict[str, int] = SPLITS, seed: int = 0, diff
     if min(sizes.values()) < 1:
         raise InputError(f"each split needs at least one scene, not {sizes}")
     if not 0 <= difficulty.wrong < 1:
-        raise InputError(f"the share of wrong captions must be from 0 to below 1, not {difficulty.wrong}")
+        raise InputError(f"the share of wrong captions must be at least 0 and below 1, not {difficulty.wrong}")
     with atomic_folder(root) as partial:
         (partial / "images").mkdir()
         plan = Plan(partial / "images", seed, difficulty)
@@ -213,7 +213,7 @@ def scene_of(record: Record) -> Scene:
 
 
 def read_truth(root: Path, split: str) -> list[Scene] | None:
-    """The scenes of a split, in the order of ``read_captions``; None if the images are no scenes."""
+    """The scenes of a split, in the order of ``read_captions``; None for other images."""
     return truth_of(read_annotations(root, split))
 
 

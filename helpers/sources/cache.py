@@ -1,6 +1,6 @@
 """A cache of decoded images: the pixels of a whole split in one ``.npy`` file, mapped into memory when it is read.
 
-The paths, sizes and times of the images are in the hashes of its name, so an image that was replaced is decoded again.
+The file's name has hashes of the images' paths, sizes and times, so an image that was replaced is decoded again.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from helpers.files import DATA, atomic_file, locked
 from helpers.sources.images import read_square
 
 CACHE = DATA / "cache"
-FEW = 200  # images that one process decodes sooner than two can start
+FEW = 200  # images; one process decodes them before two have started
 
 
 def decoded(paths: Sequence[Path | str], image_size: int, folder: Path | str | None = None) -> np.ndarray:
@@ -28,7 +28,7 @@ def decoded(paths: Sequence[Path | str], image_size: int, folder: Path | str | N
 def cached(
     paths: Sequence[Path | str], kind: str, write: Callable[[Path, Sequence[str]], None], folder: Path | str | None
 ) -> np.ndarray:
-    """What ``write(file, paths)`` computes of all images, a row per image, read-only, from a file in ``folder``."""
+    """Load what ``write(file, paths)`` wrote to ``folder``, one row per image, read-only; call it if needed."""
     paths = [os.path.abspath(path) for path in paths]
     folder = CACHE if folder is None else Path(folder)
     images = f"{short_hash(paths)}-{kind}"

@@ -1,4 +1,4 @@
-"""Pairs in the COCO Captions layout, which ``data/README.md`` shows, read and written; COCO's own folders, read."""
+"""Read and write pairs in the COCO Captions layout (see ``data/README.md``), and read COCO's own folders."""
 
 import json
 import re
@@ -97,7 +97,7 @@ def check_file_name(file_name: str, where: str) -> None:
     if not path.name:
         raise InputError(f"{where} has no file name; write one, or remove the line")
     if PureWindowsPath(file_name).anchor or ".." in path.parts:  # "/" counts as an anchor, too
-        hint = f"write it from the folder on, such as {path.name}"
+        hint = f"write it relative to the folder, such as {path.name}"
         raise InputError(f"{where} has the file name {file_name!r}, which must lie inside the folder; {hint}")
 
 

@@ -15,7 +15,7 @@ ARCHIVES = {  # the address and the MD5 of each archive
 
 
 def download_coco(out: Path, split: str) -> None:
-    """Download the photographs of "val" or "train" and the captions into ``out``; folders that are there are kept."""
+    """Download the photographs of "val" or "train" and the captions into ``out``; existing folders are kept."""
     with locked(out):
         for name in ("annotations", f"{split}2017"):
             url, md5 = ARCHIVES[name]

@@ -32,7 +32,7 @@ DELIMITERS = ",\t;|"
 CAPTION_COLUMNS = ("caption", "text", "comment", "sentence", "title")  # also in the plural, or numbered
 TRANSLATION = re.compile(r"([a-z]{2,3})(?:[_@]\w+)*\.utf8\s*=\s*(.*)")  # such as "de.utf8=ein Hund"
 NEXT_ROW = re.compile(r"\n[^\n]*\.(jpe?g|png|webp|gif|bmp|tiff?)[\",;\t|]", re.IGNORECASE)  # swallowed by an open quote
-OF_SYSTEMS = (".", "__MACOSX", "~$")  # how hidden files begin, and those of macOS and Office
+HIDDEN = (".", "__MACOSX", "~$")  # prefixes of hidden files, and of those of macOS and Office
 COCO, OFFICIAL_COCO = "COCO Captions layout", "COCO's own folders"
 TABLE, PLAIN = "table of files and captions", "folder of images with a text file for each"
 csv.field_size_limit(10**8)  # a long caption is cut later, with a remark
@@ -127,7 +127,7 @@ def read_table(path: Path, folder: Path) -> list[Row]:
             matches = ([name for name in cells if re.fullmatch(pattern, name)] for pattern in patterns)
             captions = [cells[name] for name in next(filter(None, matches), ())]
             if file_column is None or not captions:
-                hint = "it needs one named file and one named caption"
+                hint = "it needs the columns 'file' and 'caption'"
                 raise InputError(f"{path} has the columns {', '.join(map(repr, cells))}; {hint}")
             file_name = cells[file_column].strip().replace("\\", "/")  # as Windows writes folders
             coco.check_file_name(file_name, where)
@@ -139,7 +139,7 @@ def read_table(path: Path, folder: Path) -> list[Row]:
             split = SPLIT_NAMES.get(split) or split_of_folder(inner / file_name)
             rows += [((inner / file_name).as_posix(), caption, split) for caption in captions]
     except csv.Error as error:
-        hint = "put quotes round the whole caption, and write a quote inside it twice"
+        hint = "put quotes around the whole caption, and double each quote inside it"
         raise InputError(f"{path}: {error} after row {1 + len(rows)}; {hint}") from None
     if not rows:
         raise InputError(f"{path} has no captions; write one line per caption below the names of the columns")
@@ -147,7 +147,7 @@ def read_table(path: Path, folder: Path) -> list[Row]:
 
 
 def table_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """The line of each row of a CSV, TSV or JSONL file, and its cells by the name of their column, in lower case."""
+    """Yield each row of a CSV, TSV or JSONL file: its file and line, and its cells by lower-case column name."""
     text = read_text(path)
     if path.suffix.lower() == ".jsonl":
         for number, line in enumerate(text.split("\n"), 1):
@@ -179,9 +179,9 @@ def table_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         if len(cells) == len(header) + 1 and cells[0].isdigit():  # R numbers its rows, but does not name that column
             header.insert(0, "")
         if NEXT_ROW.search("".join(cells)):
-            raise InputError(f"{where} ends a quote that began lines before; close the quote where its caption ends")
+            raise InputError(f"{where} ends a quote begun on an earlier line; close the quote where its caption ends")
         if len(cells) != len(header):
-            raise InputError(f"{where} has too many or too few columns; put quotes round a caption with a comma")
+            raise InputError(f"{where} has too many or too few columns; put quotes around captions with commas")
         yield where, dict(zip(header, cells, strict=True))
 
 
@@ -238,11 +238,11 @@ def images_in(folder: Path, pattern: str = "*") -> list[Path]:
 def visible(folder: Path, pattern: str = "*") -> list[Path]:
     """The entries of a folder, without those that macOS and Office add."""
     found = ((entry, entry.relative_to(folder).parts) for entry in folder.glob(pattern))
-    return sorted(entry for entry, parts in found if not any(part.startswith(OF_SYSTEMS) for part in parts))
+    return sorted(entry for entry, parts in found if not any(part.startswith(HIDDEN) for part in parts))
 
 
 def find_similar_names(folder: Path, records: Sequence[Record]) -> None:
-    """Give a missing image the path of a file that differs only in capitals, accents as Macs write them, or ending."""
+    """Give a missing image the path of a file whose name differs only in case, encoding of accents, or suffix."""
 
     def same(path: Path) -> str:
         return unicodedata.normalize("NFC", str(path)).casefold()
@@ -267,7 +267,7 @@ def group_rows(rows: Sequence[Row], folder: Path) -> dict[str, list[Record]]:
         splits = split_by_name(list(captions))
     elif None in splits.values():
         stray = next(name for name, split in splits.items() if split is None)
-        raise InputError(f"{folder}: some images are in the folders of splits, but {stray} is not; move it")
+        raise InputError(f"{folder}: some images are in split folders, but {stray} is not; move it to one")
     by_split: dict[str, list[Record]] = {}
     for number, (name, own) in enumerate(captions.items()):
         candidates = [folder / inner / name for inner in IMAGE_FOLDERS]

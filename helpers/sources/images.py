@@ -24,7 +24,7 @@ def read_image(path: Path | str, side: int | None = None) -> Image.Image:
                 raise ValueError(f"{image.width} x {image.height} pixels are too many")
             return to_rgb(image)
     except Exception as error:  # Pillow's readers raise nearly any exception for a broken file
-        hint = "save it as JPEG" if path.suffix.lower() in (".heic", ".heif", ".avif") else "mend or replace it"
+        hint = "save it as JPEG" if path.suffix.lower() in (".heic", ".heif", ".avif") else "fix or replace it"
         raise InputError(f"cannot read the image {path} ({error}); {hint}, or remove the file and its entry") from None
 
 

@@ -1,4 +1,4 @@
-"""Your own photographs: a look at what a folder has, and a set in the COCO Captions layout made from it."""
+"""Your own photographs: describe a folder of them, and write a copy in the COCO Captions layout."""
 
 import shlex
 import textwrap
@@ -53,7 +53,7 @@ def prepare_photographs(folder: Path, out: Path, language: str | None = None) ->
         raise InputError(f"{folder} has photographs without a caption: {listed(uncaptioned)}; write one for each")
     missing = [split for split in SPLITS if split not in pairs.splits]
     if missing:
-        hint = f"move some images to {listed(missing)}, or give three or more without splits"
+        hint = f"move some images to {listed(missing)}, or use three or more images and no splits"
         raise InputError(f"{folder} has photographs for {listed(pairs.splits)} only; {hint}")
     with atomic_folder(out) as partial:
         (partial / "images").mkdir()
@@ -66,7 +66,7 @@ def prepare_photographs(folder: Path, out: Path, language: str | None = None) ->
 
 
 def save_photograph(record: Record, folder: Path) -> None:
-    """Save a photograph, and make its record one of the new file."""
+    """Save a photograph, and update its record to the new file."""
     image = read_image(record.path, LONGER_SIDE)
     image.thumbnail((LONGER_SIDE, LONGER_SIDE), Image.Resampling.LANCZOS)
     pixels = Image.new("RGB", image.size)  # a new image has none of the camera's notes

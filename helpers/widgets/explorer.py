@@ -38,7 +38,7 @@ class TemperatureExplorer(anywidget.AnyWidget):
         image_features, text_features: ``[pairs, dim]``; row i of both belongs together.
         images: thumbnails, one per pair: PIL images, or a tensor ``[pairs, 3, H, W]``, uint8 or from 0 to 1.
         temperature: the start value; it may lie outside the slider's range of 0.01 to 2.
-        snapshots: by name, the features of the same pairs at moments of a training; "now" unless one equals them.
+        snapshots: by name, the features of the same pairs at moments of a training; plus "now", unless one equals it.
     """
 
     _esm = BROWSER_SCRIPT
@@ -106,7 +106,7 @@ class TemperatureExplorer(anywidget.AnyWidget):
         """Compute the numbers that the widget shows, in float64; see also :func:`geometry`.
 
         ``loss`` (nats) and ``accuracy`` (0 to 1; a tie is wrong) are means over the directions shown.
-        ``entropy`` (nats) and its exponential, ``effective_negatives``, are means over images, or texts if so directed.
+        ``entropy`` (nats) and its exponential, ``effective_negatives``, are means over images, or texts if shown alone.
         """
         lines = self._lines()
         targets = torch.arange(self.pairs)

@@ -88,7 +88,7 @@ def softmax_matrices(similarity: Tensor, temperatures: Sequence[float], captions
 
 
 def live_figure(figure: Figure, update: Callable[..., None], **controls: ipywidgets.Widget) -> ipywidgets.VBox:
-    """Show controls above a figure, which ``update`` changes whenever one of them changes, given their values by name.
+    """Show controls above a figure. When one changes, ``update`` gets their values by name and changes the figure.
 
     Make the figure with ``matplotlib.figure.Figure``, not with pyplot, and give each control a ``description``.
     """

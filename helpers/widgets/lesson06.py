@@ -15,7 +15,7 @@ COLOURS = {"better": "#009E73", "worse": "#D55E00", "equivalent": "#0072B2", "un
 
 
 def bets(arms: Sequence[str]) -> ipywidgets.GridBox:
-    """Show a list to choose from for each arm, whose ``value`` is the bet."""
+    """Show a drop-down list per arm; its ``value`` is the bet."""
     options, style = ["no bet yet", *COLOURS], {"description_width": "160px"}
     return ipywidgets.GridBox([ipywidgets.Dropdown(description=arm, options=options, style=style) for arm in arms])
 
@@ -71,7 +71,7 @@ def verdict_figure() -> ipywidgets.VBox:
 
 
 def heat_maps(grids: Mapping[str, Mapping[tuple[str, str], Sequence[float]]]) -> ipywidgets.VBox:
-    """Show R@1 by temperature and a second option after each epoch; a grid has a list of R@1 for each pair of both."""
+    """Show R@1 by temperature and a second option; a grid maps (temperature, option) to R@1 after each epoch."""
     figure = Figure(figsize=(8, 3), layout="constrained")
 
     def update(epoch: int) -> None:

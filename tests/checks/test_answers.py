@@ -64,14 +64,14 @@ PROTOCOL = {
     "verdict after": 12,
 }
 FLAWS = [
-    ({"arm": "--temperature 0.2 --augment flip:exchange"}, "changes nothing else"),
+    ({"arm": "--temperature 0.2 --augment flip:exchange"}, "and nothing else"),
     ({"arm": "--temperature 0.1 --augment flip"}, "skips most of our captions"),
     ({"arm": "--temperature 0.1"}, "add --augment flip:exchange"),
     ({"tuned on": "test"}, "choose on val"),
     ({"measured on": "val"}, "measure on test"),
     ({"tuning seeds": [11, 12]}, "must not be among"),
     ({"margin": 0}, "above 0"),
-    ({"margin": 2.5}, "must not be too small to matter"),
+    ({"margin": 2.5}, "below the 2 points"),
     ({"seeds": [5] * 12, "verdict after": 1}, "to find 2 points"),
     ({"seeds": range(4), "verdict after": 4}, "to find 2 points"),
     ({"margin": 0.5}, "too few seeds for this margin"),

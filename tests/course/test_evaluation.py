@@ -170,7 +170,7 @@ def test_chance_is_the_recall_of_random_scores() -> None:
 
 @pytest.mark.parametrize("image_of_caption", [[0, 0, 0], [0, 1], [0, 1, 2], [0, 1, -1]])
 def test_each_caption_needs_an_image_and_each_image_a_caption(image_of_caption: list[int]) -> None:
-    with pytest.raises(ValueError, match="each of the 3 captions needs one of the 2 images, and each image a caption"):
+    with pytest.raises(ValueError, match="image_of_caption must have 3 entries and use every image from 0 to 1"):
         retrieval_ranks(torch.ones(2, 3), torch.tensor(image_of_caption))
 
 

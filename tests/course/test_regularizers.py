@@ -363,7 +363,7 @@ def test_names_and_weights() -> None:
         ),
         (parse_regularizers, [["multi_scale:x"]], "needs a weight of 0 or above"),
         (parse_regularizers, [["multi_scale:-1"]], "needs a weight of 0 or above"),
-        (parse_regularizers, [["text_dropout"]], "needs a rate from 0 to below 1, such as text_dropout:0.1"),
+        (parse_regularizers, [["text_dropout"]], "needs a rate of at least 0 and below 1, such as text_dropout:0.1"),
         (parse_regularizers, [["token_wise", "uniformity", "token_wise:2"]], "token_wise is given twice"),
     ],
 )

@@ -58,8 +58,8 @@ def test_clamp_limits_both_ends_and_keeps_the_gradient() -> None:
         ],
         *[(f"linear:{numbers}", "write linear:FROM:TO") for numbers in ("0.1", "0.1:0.2:0.3", "a:b", "0.1:0")],
         *[(f"learned:{numbers}", r"write learned\[:START\]") for numbers in ("", "0.1:0.2")],
-        ("learned:0.001", "starts between 0.01 and 1, got 0.001"),
-        ("warmup:0.1:0.05:1.5", "share of training between 0 and 1, got 1.5"),
+        ("learned:0.001", "must start between 0.01 and 1, got 0.001"),
+        ("warmup:0.1:0.05:1.5", "SHARE of a warm-up must be between 0 and 1, got 1.5"),
     ],
 )
 def test_invalid_schedule_text_is_rejected(text: str, message: str) -> None:

@@ -146,18 +146,18 @@ def test_a_table_in_another_encoding_is_read_and_said(tmp_path: Path, capsys: py
     captions = [f"一只狗在沙滩上跑步,第{k}张照片" for k in range(4)]
     text = "file,caption\n" + "".join(f'a{k}.jpg,"{caption}"\n' for k, caption in enumerate(captions))
     assert captions_of(table(tmp_path / "d", text.encode("gbk"))) == sorted(captions)
-    assert "is read as gb18030; if letters are wrong, save it as UTF-8" in capsys.readouterr().err
+    assert "is read as gb18030; if letters look odd, save it as UTF-8" in capsys.readouterr().err
     table(tmp_path / "w", "file;caption\na0.jpg;une fenêtre\na1.jpg;un garçon, l’élève\n".encode("cp1252"), 2)
     assert captions_of(tmp_path / "w") == ["un garçon, l’élève", "une fenêtre"]
     (tmp_path / "picture.csv").write_bytes(bytes(range(256)) * 4)
-    with pytest.raises(InputError, match="encoding of .* cannot be told; save it as UTF-8"):
+    with pytest.raises(InputError, match="encoding of .* is unknown; save it as UTF-8"):
         read_text(tmp_path / "picture.csv")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,words\n" + ROWS, "columns 'name', 'words'; it needs one named file and one named caption"),
+        ("name,words\n" + ROWS, "columns 'name', 'words'; it needs the columns 'file' and 'caption'"),
         ("file,caption\n" + "a dog on the beach " * 20 + ",a0.jpg\n", "line 2 has the file name 'a dog.*columns"),
     ],
 )
@@ -257,9 +257,9 @@ def test_a_macintosh_table_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ('a0.jpg,"A 12" pizza"\n', "write a quote inside it twice"),
-        ('a0.jpg,"a wall\na1.jpg,a dog\na2.jpg,a cat"\na3.jpg,x\n', "line 4 ends a quote that began lines before"),
-        ("C:\\Users\\Ann\\a0.jpg,a wall\n", "write it from the folder on, such as a0.jpg"),
+        ('a0.jpg,"A 12" pizza"\n', "double each quote inside it"),
+        ('a0.jpg,"a wall\na1.jpg,a dog\na2.jpg,a cat"\na3.jpg,x\n', "line 4 ends a quote begun on an earlier line"),
+        ("C:\\Users\\Ann\\a0.jpg,a wall\n", "write it relative to the folder, such as a0.jpg"),
         ("a0.jpg,a wall\n,another\n", "line 3 has no file name; write one, or remove the line"),
     ],
 )

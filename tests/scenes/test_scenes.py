@@ -257,6 +257,6 @@ def test_a_caption_stays_true_if_all_others_are_true_too() -> None:
 
 def test_impossible_requests_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     for sizes, difficulty in ({"train": 0}, EASY), ({}, EASY._replace(wrong=1)):
-        with pytest.raises(InputError, match="at least one scene" if sizes else "from 0 to below 1"):
+        with pytest.raises(InputError, match="at least one scene" if sizes else "at least 0 and below 1"):
             write_scenes(tmp_path / "new", SMALL | sizes, difficulty=difficulty)
     assert not any(tmp_path.iterdir())
