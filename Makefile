@@ -24,10 +24,10 @@ help:
 lab: $(ready) ## set up what is missing and open your copies in JupyterLab (PORT=8890 sets the port)
 	$(python) -m helpers.classroom lab $(PORT)
 
-exercises: $(ready) ## make your own copies of the notebooks in my_course/, and leave existing ones alone
+exercises: $(ready) ## only make your own copies in my_course/ (lab does this too), and leave existing ones alone
 	$(python) -m helpers.classroom exercises
 
-reset: $(ready) ## make one copy again (NB=01) and keep your work next to it
+reset: $(ready) ## make a fresh copy of one lesson (NB=01) and keep your old copy next to it
 	$(python) -m helpers.classroom reset "$(NB)"
 
 release: $(ready) ## write an nbgrader course with points and hidden tests into nbgrader_course/
@@ -40,7 +40,7 @@ pairs: $(ready) ## only generate data/scenes and data/emoji
 	$(python) -m helpers.classroom pairs
 
 # Every part runs, even if another fails, so that one run shows every problem. The notebooks run beside the other tests.
-test: $(ready) pairs ## check the style and run the unit tests, every notebook and the browser tests (PHOTOGRAPHS=DIR adds photographs)
+test: $(ready) pairs ## test everything: style, helpers, every notebook, the widgets in a browser (PHOTOGRAPHS=DIR adds photographs)
 	$(python) -m ruff format --check . && $(python) -m ruff check .; style=$$?; \
 	COURSE_QUICK=1 $(python) -m pytest -p no:cacheprovider notebooks > .venv/notebooks.txt 2>&1 & notebooks=$$!; \
 	$(python) -m pytest tests; tests=$$?; \

@@ -16,6 +16,6 @@ check_what_search_ignores = Choice(
     right="b",
     a='look again at "a blue circle and a red square": are all six drawings right?',
     b="single things are found well; of two things, one often has the wrong colour or shape.",
-    c='the results for "a blue circle and a red square" have squares too; more than one word counts',
+    c='all results for "a blue circle and a red square" have something red; the second thing counts too',
     d='search for "a blue square" and "a red square": the results differ in their colours',
 )

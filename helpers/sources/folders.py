@@ -1,7 +1,7 @@
 """Recognise the layout of a folder of pairs, and read and check its images and captions.
 
 It knows the layouts of :mod:`helpers.sources.coco`; a table (CSV, TSV, JSONL or ``captions.txt``) of files, captions
-and perhaps splits; and images with a ``.txt`` of the same name each. The README describes them.
+and perhaps splits; and images with a ``.txt`` of the same name each. ``data/README.md`` describes them.
 """
 
 import ast

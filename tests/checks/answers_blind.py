@@ -46,7 +46,7 @@ wrong("check_lowest_loss", "a function instead of its value", "number|attribute|
     lambda explorer: explorer.temperature
 )
 wrong("check_what_search_ignores", "believes that the search is exact", "are all six drawings right")("a")
-wrong("check_what_search_ignores", "believes that only the first word counts", "more than one word counts")("c")
+wrong("check_what_search_ignores", "believes that only the first thing counts", "second thing counts")("c")
 wrong("check_what_search_ignores", "believes that colours do not count", "colou?r")("d")
 wrong("check_what_search_ignores", "the sentence instead of its letter", "answer with one of a, b, c, d")(
     "It finds single things well"
