@@ -35,12 +35,13 @@ def normalize(pixels: Tensor) -> Tensor:
 
 
 class ImageTextDataset(Dataset):
-    """Pairs of an image and a text, which is a caption or a list of captions; each epoch samples one.
+    """Pairs of an image and a text, which is a caption or a list of captions; each epoch samples one, or several.
 
     ``dataset[i]`` is ``{"image": float [3, size, size], "text": str, "image_id": int}``: RGB, resized to a square of
     ``image_size`` pixels (one of several sizes for each batch), normalised with ImageNet's mean and standard deviation.
-    Rows with the same file have the same ``image_id``; further captions of an image are its ``further_texts``. All
-    randomness depends on the seed, the epoch and the row only; call :meth:`set_epoch` before each epoch.
+    Rows with the same file have the same ``image_id``. With several ``captions_per_image``, a longer caption is
+    sampled more often, and further captions of an image are its ``further_texts``. All randomness depends on the
+    seed, the epoch and the row only; call :meth:`set_epoch` before each epoch.
     """
 
     def __init__(

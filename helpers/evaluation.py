@@ -29,14 +29,16 @@ def encode(encoder: Callable[[Sequence], Tensor], rows: Sequence, normalize: boo
 
 def encode_images(model: DualEncoder, dataset: ImageTextDataset, normalize: bool = True) -> Tensor:
     """Encode all images of a dataset, in order: features ``[images, dim]`` on the CPU, by default L2-normalised."""
-    device = next(model.eval().parameters()).device
+    model.eval()
+    device = next(model.parameters()).device
     rows = range(len(dataset))
     return encode(lambda batch: model.image_encoder(dataset.batch(batch)["images"].to(device)), rows, normalize)
 
 
 def encode_texts(model: DualEncoder, tokenizer: WordTokenizer, texts: Sequence[str], normalize: bool = True) -> Tensor:
     """Encode texts: features ``[texts, dim]`` on the CPU, by default L2-normalised."""
-    device = next(model.eval().parameters()).device
+    model.eval()
+    device = next(model.parameters()).device
     return encode(lambda batch: model.text_encoder(*(x.to(device) for x in tokenizer(batch))), texts, normalize)
 
 

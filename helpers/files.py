@@ -26,6 +26,14 @@ class WriteError(InputError):
     """A file or folder that cannot be written."""
 
 
+def write_error(path: Path, error: OSError, partial: Path) -> OSError | WriteError:
+    """A sentence about ``path`` if writing to ``partial`` failed; an error of another file stays as it is."""
+    other = Path(error.filename or partial)
+    if not (other.is_relative_to(partial) or path.is_relative_to(other)):
+        return error
+    return WriteError(f"cannot write {path} ({error.strerror or error}); free some space, or choose another folder")
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces ``path`` when the block ends; after an error ``path`` is unchanged."""
@@ -37,9 +45,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except (OSError, RuntimeError) as error:  # torch.save reports a failed write as a RuntimeError
-        reason = str(error).splitlines()[0]
-        raise WriteError(f"cannot write {path} ({reason}); free some space, or choose another folder") from None
+    except OSError as error:
+        raise write_error(path, error, partial) from None
     finally:
         with suppress(OSError):  # it is gone, or could not be written in the first place
             partial.unlink()
@@ -58,8 +65,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             yield partial
             partial.rename(path)
         except OSError as error:
-            reason = error.strerror or error
-            raise WriteError(f"cannot write {path} ({reason}); free some space, or choose another folder") from None
+            raise write_error(path, error, partial) from None
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 

@@ -43,7 +43,9 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
-                buffer = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
+                if "momentum_buffer" not in self.state[weight]:
+                    self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+                buffer = self.state[weight]["momentum_buffer"]
                 buffer.lerp_(weight.grad, 1 - group["momentum"])
                 update = weight.grad.lerp(buffer, group["momentum"]).flatten(1)  # Nesterov momentum, [rows, columns]
                 scale = 0.2 * max(update.shape) ** 0.5

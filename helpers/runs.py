@@ -27,7 +27,10 @@ SAVE_EVERY = 60  # seconds, so that a stop of any kind costs a minute of trainin
 def save_checkpoint(path: Path, content: dict) -> None:
     """Write ``content`` (tensors, numbers, text, lists and dicts of them) to ``path``, replacing what was there."""
     with atomic_file(path) as file:
-        torch.save({"format": FORMAT, "version": VERSION, **content}, file)
+        try:
+            torch.save({"format": FORMAT, "version": VERSION, **content}, file)
+        except RuntimeError as error:  # a failed write, which can be long
+            raise OSError(str(error).splitlines()[0]) from None
 
 
 def find_checkpoint(path: Path) -> Path:

@@ -52,7 +52,7 @@ class Recipe:
     encoder: str = option("", "train a head on a frozen image encoder: lite0, lite1, lite2 or open_clip:MODEL:WEIGHTS")
     text: str = option("mlp", f"the text encoder: {', '.join(TEXT_ENCODERS)}; NAME:wordllama has pretrained words")
     batch_size: int = option(256, "images per step, across all processes; the other pairs are the negatives")
-    captions: int = option(2, "captions per image in a step; images with fewer repeat theirs")
+    captions: int = option(2, "captions per image in a step, longer ones more often; images with fewer repeat theirs")
     learning_rate: float = option(1.0, "a factor on the learning rates of all weights")
 
     def __post_init__(self) -> None:
@@ -111,15 +111,15 @@ class BatchLoss(nn.Module):
         if images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
         all_texts = [batch, *batch.get("further_texts", ())]
-        parts = dict.fromkeys(("loss", *self.weights), torch.zeros((), device=device))  # one tensor, so no += below
+        parts = dict.fromkeys(("loss", *self.weights), 0.0)
         views = None
         for texts in all_texts:
             token_ids, padding = texts["token_ids"].to(device), texts["padding"].to(device)  # [batch, length] each
             views = views.with_texts(token_ids, padding) if views else self.model.views(images, token_ids, padding)
             loss = loss_function(views.image_features, views.text_features, temperature)
-            parts["loss"] = parts["loss"] + loss / len(all_texts)
+            parts["loss"] += loss / len(all_texts)
             for name in self.weights:
-                parts[name] = parts[name] + REGULARIZERS[name].loss(views, temperature) / len(all_texts)
+                parts[name] += REGULARIZERS[name].loss(views, temperature) / len(all_texts)
         total = parts["loss"] + sum(weight * parts[name] for name, weight in self.weights.items())
         return total, {name: value.detach() for name, value in parts.items()}
 

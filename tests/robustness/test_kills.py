@@ -116,6 +116,8 @@ def test_a_file_is_replaced_completely_or_not_at_all(tmp_path: Path) -> None:
         file.writelines([b"half of the second", None])
     with pytest.raises(InputError, match=r"cannot write .*a.txt \(No space left"), atomic_file(tmp_path / "a.txt"):
         raise OSError("No space left on device")
+    with pytest.raises(FileNotFoundError, match=r"other.txt"), atomic_file(tmp_path / "a.txt"):
+        (tmp_path / "other.txt").read_text()
     assert (tmp_path / "a.txt").read_bytes() == b"first"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
