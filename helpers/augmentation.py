@@ -75,15 +75,20 @@ class Augmentation:
         if self.crop is not None and not 0 < self.crop <= 1:
             raise InputError(f"crop, the least share of the area to keep, must be in (0, 1], not {self.crop}")
 
-    def __call__(self, image: Tensor, caption: str, size: int, generator: random.Random) -> tuple[Tensor, str]:
-        """Change an image, uint8 ``[3, height, width]``, and its caption; the result is a square of ``size`` pixels."""
+    def __call__(
+        self, image: Tensor, captions: list[str], size: int, generator: random.Random
+    ) -> tuple[Tensor, list[str]]:
+        """Change an image, uint8 ``[3, height, width]``, and its captions; the result is a square of ``size``."""
         if self.crop is not None:
             top, left, height, width = sample_box(generator, *image.shape[1:], self.crop)
             image = image[:, top : top + height, left : left + width]
         image = resize(image[None], size)[0]
-        if self.flip is not None and generator.random() < 0.5 and not (self.flip == "skip" and says_side(caption)):
-            image, caption = image.flip(-1), exchange_sides(caption)  # with "skip" there is no side to exchange
-        return image, caption
+        if self.flip is not None and generator.random() < 0.5:
+            if self.flip == "exchange":
+                image, captions = image.flip(-1), [exchange_sides(caption) for caption in captions]
+            elif not any(map(says_side, captions)):
+                image = image.flip(-1)
+        return image, captions
 
 
 def parse_augmentation(texts: Sequence[str]) -> Augmentation | None:

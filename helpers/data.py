@@ -93,14 +93,11 @@ class ImageTextDataset(Dataset):
         if self.augment is None:
             pixels = resize(pixels, size)
         else:
-            images = []
-            for position, row in enumerate(rows):
-                # A flip must be right for all captions of the image, so they are augmented as one text.
-                text = "\0".join(texts[position])
-                image, text = self.augment(pixels[position], text, size, self._random(row, "augmentation"))
-                images.append(image)
-                texts[position] = text.split("\0")
-            pixels = torch.stack(images)
+            changed = [
+                self.augment(image, captions, size, self._random(row, "augmentation"))
+                for image, captions, row in zip(pixels, texts, rows, strict=True)
+            ]
+            pixels, texts = torch.stack([image for image, _ in changed]), [captions for _, captions in changed]
         return {"images": normalize(pixels), "texts": texts, "image_ids": [self.image_ids[row] for row in rows]}
 
     def decode(self, row: int) -> Tensor:

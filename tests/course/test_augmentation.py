@@ -61,7 +61,8 @@ IMAGE = torch.randint(0, 256, (3, 20, 20), dtype=torch.uint8, generator=torch.Ge
 
 
 def samples(augment: Augmentation, caption: str, size: int = 20, times: int = 40) -> list[tuple[torch.Tensor, str]]:
-    return [augment(IMAGE, caption, size, random.Random(seed)) for seed in range(times)]
+    changed = [augment(IMAGE, [caption], size, random.Random(seed)) for seed in range(times)]
+    return [(image, text) for image, (text,) in changed]
 
 
 def test_flip_skips_captions_that_name_a_side() -> None:
@@ -115,7 +116,7 @@ def test_crop_is_a_part_of_the_image() -> None:
     columns = torch.arange(40, dtype=torch.uint8).expand(3, 40, 40) * 6  # from left to right, 0 to 234
     seen = set()
     for seed in range(20):
-        image, text = Augmentation(crop=0.4)(columns, "a dog", 40, random.Random(seed))
+        image, (text,) = Augmentation(crop=0.4)(columns, ["a dog"], 40, random.Random(seed))
         assert image.shape == (3, 40, 40)
         assert image.dtype == torch.uint8
         assert (image.int().diff(dim=2) >= 0).all()
