@@ -28,15 +28,15 @@ def plot_cell(axis: Axes, row: float, cell: Row) -> None:
     axis.plot([cell["low"], cell["high"]], [row, row], color=colour, linewidth=2)
     axis.plot(cell["mean"], row, "o", color=colour, markersize=5)
     axis.plot(cell["differences"], [row + 0.25] * cell["n"], "o", color="0.5", markerfacecolor="none", markersize=2.5)
-    mean = f"{cell['mean']:+.1f}, " if cell["n"] > 1 else ""
-    transform = axis.get_yaxis_transform()
-    axis.text(1.02, row, mean + cell["verdict"], color=colour, fontsize=8, va="center", transform=transform)
+    words = (f"{cell['mean']:+.1f}, " if cell["n"] > 1 else "") + cell["verdict"]
+    star = " \u2605" if cell.get("role") == "primary" else ""
+    axis.text(1.02, row, words + star, color=colour, fontsize=8, va="center", transform=axis.get_yaxis_transform())
 
 
 def forest(cells: Sequence[Row], claimed: Mapping[str, float], limits: tuple[float, float]) -> Figure:
     """Plot the difference of each arm (row) to the baseline on each source (panel), with its simultaneous interval.
 
-    The band is the margin, a diamond a ``claimed`` difference, a star a primary cell. What is beyond the limits is cut.
+    The band is the margin, a diamond a ``claimed`` difference, a star a primary cell, an arrow a mean below the limits.
     """
     arms, sources = (list(dict.fromkeys(cell[name] for cell in cells)) for name in ("arm", "source"))
     arms.sort(key=lambda arm: any(cell["role"] == "control" for cell in cells if cell["arm"] == arm))  # these come last
@@ -44,9 +44,10 @@ def forest(cells: Sequence[Row], claimed: Mapping[str, float], limits: tuple[flo
     figure, axes = plt.subplots(1, len(sources), figsize=size, dpi=90, sharey=True, squeeze=False, layout="constrained")
     for axis, source in zip(axes[0], sources, strict=True):
         for cell in [cell for cell in cells if cell["source"] == source]:
-            plot_cell(axis, arms.index(cell["arm"]), cell)
-            if cell["role"] == "primary":
-                axis.plot(0.03, arms.index(cell["arm"]), "k*", transform=axis.get_yaxis_transform(), markersize=7)
+            row = arms.index(cell["arm"])
+            plot_cell(axis, row, cell)
+            if cell["mean"] < limits[0]:
+                axis.plot(limits[0], row, "<", color=COLOURS.get(cell["verdict"], "0.55"), clip_on=False)
         axis.plot(list(claimed.values()), [arms.index(arm) for arm in claimed], "D", color="k", markerfacecolor="none")
         axis.set(title=source, xlabel="difference in R@1, points", xlim=limits, ylim=(len(arms) - 0.5, -0.5))
         axis.set_yticks(range(len(arms)), arms)
