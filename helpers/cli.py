@@ -82,7 +82,7 @@ def run_train(data: Path, out: Path, resume: bool, device: str, workers: int, ca
     recipe = recipe_from(given, seconds=60.0)
     if workers < 0:
         raise InputError(f"--workers must be 0 or more, not {workers}")
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+    torch.set_num_threads(min(2, torch.get_num_threads()))  # other numbers of threads can round differently
     with process_group(device) as ranks, nullcontext() if ranks.rank else locked(out):
         try:
             train(data, out, recipe, resume=resume, device=device, workers=workers, cache=cache)
