@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import json
 import os
-import re
 import shlex
 import sys
 import typing
@@ -18,13 +17,12 @@ import torch
 from helpers.experiments import compare, run_experiment, verdicts
 from helpers.files import InputError, locked, read_text
 from helpers.report import aligned, evaluate_split, search_images, table
-from helpers.runs import find_checkpoint, load_checkpoint, restore_model
+from helpers.runs import find_checkpoint, load_checkpoint
 from helpers.scale.distributed import process_group
 from helpers.scenes import EASY, HARD, SPLITS, write_scenes
 from helpers.sources.coco_download import download_coco
 from helpers.sources.emoji import ATTRIBUTION, write_emoji
 from helpers.sources.photographs import look, prepare_photographs
-from helpers.text import split_words
 from helpers.training import Recipe, train
 
 
@@ -66,9 +64,8 @@ def read_arms(path: Path, epochs: float) -> dict[str, Recipe]:
         name, _, options = (part.strip() for part in line.partition(":"))
         parser = CommandLine(prog=f"{path}, arm {name!r}", add_help=False, allow_abbrev=False)
         add_recipe_options(parser)
-        plain_names = {arm.replace(" ", "_").casefold() for arm in (*arms, name)}  # case, " " and "_" do not count
-        if not re.fullmatch(r"\w[\w .,-]*", name) or len(plain_names) == len(arms):
-            raise InputError(f"{path}: each arm needs a different name (letters, digits, spaces or -_.,), not {name!r}")
+        if not name or name in arms:
+            raise InputError(f"{path}: each arm needs a name of its own, not {name!r}")
         try:
             arms[name] = recipe_from(vars(parser.parse_args(shlex.split(options))), epochs=epochs)
         except ValueError as error:
@@ -100,11 +97,8 @@ def run_evaluate(run: Path, data: Path, split: str) -> str:
 
 
 def run_search(run: Path, data: Path, split: str, query: str, top: int) -> str:
-    checkpoint = load_checkpoint(find_checkpoint(run))
-    known = restore_model(checkpoint)[1].id_of
-    if unknown := [word for word in split_words(query) if word not in known]:
-        print(f"words that the model does not know: {', '.join(unknown)}", file=sys.stderr)
-    return "\n".join(f"{score:7.3f}  {path}" for path, score in search_images(checkpoint, data, split, query, top))
+    found = search_images(load_checkpoint(find_checkpoint(run)), data, split, query, top)
+    return "\n".join(f"{score:7.3f}  {path}" for path, score in found)
 
 
 def run_arms(data: Path, arms: Path, out: Path, epochs: float, seeds: int, margin: float, jobs: int) -> str:

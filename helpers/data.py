@@ -29,7 +29,8 @@ Texts = Sequence[str | Sequence[str]]  # for each image, a caption or a list of 
 
 def normalize(pixels: Tensor) -> Tensor:
     """Subtract ImageNet's mean from pixels uint8 ``[..., 3, height, width]`` and divide by its standard deviation."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))  # [3, 1, 1]
+    mean = torch.tensor(IMAGENET_MEAN)[:, None, None]  # [3, 1, 1]
+    std = torch.tensor(IMAGENET_STD)[:, None, None]  # [3, 1, 1]
     # (x / 255 - mean) / std = x / (255 std) - mean / std, in one multiplication and one subtraction
     return pixels.float().mul_(1 / (255 * std)).sub_(mean / std)
 
@@ -79,10 +80,12 @@ class ImageTextDataset(Dataset):
 
     def __getitems__(self, rows: Sequence[int]) -> list[dict]:
         """The items of a batch, made together; the DataLoader calls this, which is faster than item by item."""
-        return [
-            {"image": image, "text": text, "image_id": image_id} | ({"further_texts": further} if further else {})
-            for image, (text, *further), image_id in zip(*self.batch(rows).values(), strict=True)
-        ]
+        batch = self.batch(rows)
+        items = []
+        for image, texts, image_id in zip(batch["images"], batch["texts"], batch["image_ids"], strict=True):
+            further = {"further_texts": texts[1:]} if len(texts) > 1 else {}
+            items.append({"image": image, "text": texts[0], "image_id": image_id} | further)
+        return items
 
     def batch(self, rows: Sequence[int]) -> dict:
         """``{"images": float [batch, 3, size, size], "texts": for each row its captions, "image_ids": list[int]}``."""

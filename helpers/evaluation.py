@@ -164,6 +164,7 @@ def linear_probe(features: Tensor, labels: Tensor, test_features: Tensor, test_l
     Features are ``[images, dim]``, labels bool ``[images, labels]``; with fewer images than ``dim`` it overfits.
     Source: Alain and Bengio, 2016, "Understanding intermediate layers using linear classifier probes".
     """
-    train, test = (F.pad(x.double(), (0, 1), value=1.0) for x in (features, test_features))  # [images, dim + 1]
+    train = F.pad(features.double(), (0, 1), value=1.0)  # [images, dim + 1]
+    test = F.pad(test_features.double(), (0, 1), value=1.0)  # [test images, dim + 1]
     weight = torch.linalg.lstsq(train, labels.double(), driver="gelsd").solution  # [dim + 1, labels]
     return percent((test @ weight > 0.5) == test_labels)

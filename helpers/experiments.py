@@ -79,7 +79,8 @@ def judge(family: Sequence[Sequence[float]], margins: Sequence[float]) -> list[s
     ``family`` has the differences of the paired seeds for each comparison, ``margins`` its smallest difference of
     interest. ``equivalent`` means smaller than the margin, even where it is not zero. Holm adjusts both kinds of tests.
     """
-    different, equivalent = map(holm, zip(*map(p_values, family, margins), strict=True))
+    p = np.array([p_values(differences, margin) for differences, margin in zip(family, margins, strict=True)])
+    different, equivalent = holm(p[:, 0]), holm(p[:, 1])
     signs = ["better" if sum(differences) > 0 else "worse" for differences in family]
     return [
         "equivalent" if same < 1 - CONFIDENCE else sign if other < 1 - CONFIDENCE else "undecided"
@@ -88,7 +89,7 @@ def judge(family: Sequence[Sequence[float]], margins: Sequence[float]) -> list[s
 
 
 def compare(rows: Sequence[Row], baseline: str, roles: Mapping[str, str], margin: float) -> list[Row]:
-    """One cell per arm: its ``role``, and the ``differences`` of R@1 to the baseline for all paired seeds.
+    """One cell per arm: its ``role``, the baseline's R@1, and the ``differences`` of R@1 to it for all paired seeds.
 
     Arms of one role are one family of tests. The interval is simultaneous over all arms, and NaN below two seeds.
     """
@@ -100,7 +101,8 @@ def compare(rows: Sequence[Row], baseline: str, roles: Mapping[str, str], margin
         differences = [a - b for a, b in zip(own, other, strict=True)]
         enough = len(seeds) > 1
         interval = difference(own, other, len(roles)) if enough else dict.fromkeys(("mean", "low", "high"), math.nan)
-        cell = {"arm": arm, "role": role, "n": len(seeds), **interval, "margin": margin}
+        level = statistics.mean(other) if other else math.nan
+        cell = {"arm": arm, "role": role, "n": len(seeds), **interval, "margin": margin, "baseline": level}
         cells.append(cell | {"differences": differences})
     return cells
 

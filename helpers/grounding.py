@@ -45,9 +45,11 @@ def covered(thing: Thing) -> Tensor:
     """Return which regions overlap the bounding box of a thing at the centre of its cell: bool ``[GRID, GRID]``."""
     corners = torch.tensor([(-0.9, -0.9), (0.9, 0.9)] if thing.shape == "circle" else outline(thing.shape))
     centre = IMAGE_SIZE / 2 + (torch.tensor(position(thing)) - 1) * CELL  # x and y in pixels
-    low, high = (centre + side * RADIUS[thing.size] for side in (corners.amin(0), corners.amax(0)))
+    low = centre + corners.amin(0) * RADIUS[thing.size]  # x and y of the upper left corner
+    high = centre + corners.amax(0) * RADIUS[thing.size]
     edges = torch.linspace(0, IMAGE_SIZE, GRID + 1)
-    columns, rows = ((edges[:-1] < high[axis]) & (edges[1:] > low[axis]) for axis in (0, 1))  # [GRID] each
+    columns = (edges[:-1] < high[0]) & (edges[1:] > low[0])  # [GRID]
+    rows = (edges[:-1] < high[1]) & (edges[1:] > low[1])  # [GRID]
     return rows[:, None] & columns
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -111,13 +112,14 @@ def measure(checkpoint: dict, data: Path) -> dict[str, Any]:
     records = pairs.records("test")
     images, texts, image_of_caption = encode_records(checkpoint, records)
     similarity, scored = images @ texts.T, scored_columns(records)
-    measures: dict[str, Any] = {"R@1": 0.0, "chance": 100 / len(images)}
-    for name, columns in (", all captions", torch.arange(len(texts))), ("", scored):
-        ranks = retrieval_ranks(similarity[:, columns], image_of_caption[columns])
-        measures |= {f"{way.replace('_', ' ')}{name}": percent(ranks[way] == 1) for way in DIRECTIONS}
-    measures["R@1"] = (measures["image to text"] + measures["text to image"]) / 2
+    ranks_of_all = retrieval_ranks(similarity, image_of_caption)
+    ranks = retrieval_ranks(similarity[:, scored], image_of_caption[scored])
+    measures: dict[str, Any] = {"R@1": statistics.mean(percent(ranks[way] == 1) for way in DIRECTIONS)}
+    measures["chance"] = 100 / len(images)
+    for name, own in (", all captions", ranks_of_all), ("", ranks):
+        measures |= {f"{way.replace('_', ' ')}{name}": percent(own[way] == 1) for way in DIRECTIONS}
     captions = image_of_caption[scored].bincount()  # [images]
-    if captions.min() == captions.max() <= 7:
+    if len(captions.unique()) == 1 and captions[0] <= 7:  # so that each digit is one of sixteen
         hits = torch.zeros_like(captions).index_add(0, image_of_caption[scored], (ranks["text_to_image"] == 1).long())
         digits = hits + captions * (ranks["image_to_text"] == 1)
         measures |= {"captions": int(captions[0]), "hits": "".join(f"{digit:x}" for digit in digits.tolist())}
@@ -155,12 +157,18 @@ def table(result: dict) -> str:
 
 
 def search_images(checkpoint: dict, data: Path, split: str, query: str, top: int = 5) -> list[tuple[Path, float]]:
-    """The ``top`` images of a split with the highest cosine similarity to a query, best first, each with its cosine."""
+    """The ``top`` images of a split with the highest cosine similarity to a query, best first, each with its cosine.
+
+    Words that the model does not know are named on stderr.
+    """
     model, tokenizer = restore_model(checkpoint)
     if top < 1:
         raise InputError(f"--top must be 1 or more, not {top}")
-    if not any(word in tokenizer.id_of for word in split_words(query)):
+    unknown = [word for word in split_words(query) if word not in tokenizer.id_of]
+    if unknown == split_words(query):
         raise InputError(f"the model knows no word of the query {query!r}; use words from its training captions")
+    if unknown:
+        print(f"words that the model does not know: {', '.join(unknown)}", file=sys.stderr)
     dataset = make_dataset(*open_pairs(data).captions(split), checkpoint["recipe"])
     cosines = encode_images(model, dataset) @ encode_texts(model, tokenizer, [query])[0]  # [images]
     best = cosines.argsort(descending=True, stable=True)[:top].tolist()

@@ -176,8 +176,6 @@ def table_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         if not any(map(str.strip, cells)):
             continue
         where = f"{path}: line {skipped + reader.line_num}"
-        if len(cells) == len(header) + 1 and cells[0].isdigit():  # R numbers its rows, but does not name that column
-            header.insert(0, "")
         if NEXT_ROW.search("".join(cells)):
             raise InputError(f"{where} ends a quote begun on an earlier line; close the quote where its caption ends")
         if len(cells) != len(header):

@@ -1,6 +1,7 @@
-"""The figures of lesson 06: bets on claims, verdicts on a simulated arm, the cells of the study, and heat maps."""
+"""The figures of lesson 06: bets on claims, verdicts on a simulated arm, and the results of the study."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from helpers.experiments import Row, difference, judge
-from helpers.widgets.figures import live_figure
+from helpers.widgets.figures import STYLES, live_figure
 
 COLOURS = {"better": "#009E73", "worse": "#D55E00", "equivalent": "#0072B2", "undecided": "0.3"}
 
@@ -33,24 +34,40 @@ def plot_cell(axis: Axes, row: float, cell: Row) -> None:
     axis.text(1.02, row, words + star, color=colour, fontsize=8, va="center", transform=axis.get_yaxis_transform())
 
 
-def forest(cells: Sequence[Row], claimed: Mapping[str, float], limits: tuple[float, float]) -> Figure:
+def forest(cells: Sequence[Row], claimed: Mapping[str, float], limits: Mapping[str, tuple[float, float]]) -> Figure:
     """Plot the difference of each arm (row) to the baseline on each source (panel), with its simultaneous interval.
 
-    The band is the margin, a diamond a ``claimed`` difference, a star a primary cell, an arrow a mean below the limits.
+    The band is the margin, a diamond a ``claimed`` difference, a star a primary cell, an arrow a mean below the
+    ``limits`` of the source.
     """
     arms, sources = (list(dict.fromkeys(cell[name] for cell in cells)) for name in ("arm", "source"))
     arms.sort(key=lambda arm: any(cell["role"] == "control" for cell in cells if cell["arm"] == arm))  # these come last
     size = (1.8 + 3.1 * len(sources), 1 + 0.34 * len(arms))  # inches
     figure, axes = plt.subplots(1, len(sources), figsize=size, dpi=90, sharey=True, squeeze=False, layout="constrained")
     for axis, source in zip(axes[0], sources, strict=True):
-        for cell in [cell for cell in cells if cell["source"] == source]:
+        own = [cell for cell in cells if cell["source"] == source]
+        for cell in own:
             row = arms.index(cell["arm"])
             plot_cell(axis, row, cell)
-            if cell["mean"] < limits[0]:
-                axis.plot(limits[0], row, "<", color=COLOURS.get(cell["verdict"], "0.55"), clip_on=False)
+            if cell["mean"] < limits[source][0]:
+                axis.plot(limits[source][0], row, "<", color=COLOURS.get(cell["verdict"], "0.55"), clip_on=False)
         axis.plot(list(claimed.values()), [arms.index(arm) for arm in claimed], "D", color="k", markerfacecolor="none")
-        axis.set(title=source, xlabel="difference in R@1, points", xlim=limits, ylim=(len(arms) - 0.5, -0.5))
+        axis.set_title(f"{source} (baseline {own[0]['baseline']:.1f} %)", fontsize=10)
+        axis.set(xlabel="difference in R@1, points", xlim=limits[source], ylim=(len(arms) - 0.5, -0.5))
         axis.set_yticks(range(len(arms)), arms)
+    return figure
+
+
+def over_time(effects: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Plot, for each source (panel), the difference of each arm to the baseline by epoch."""
+    figure, axes = plt.subplots(1, len(effects), figsize=(10.5, 3.6), dpi=90, layout="constrained")
+    for axis, (source, arms) in zip(axes, effects.items(), strict=True):
+        for (arm, differences), style in zip(arms.items(), cycle(STYLES), strict=False):
+            axis.plot(differences, label=arm, linestyle=style)
+        axis.axhline(0, color="0.35", linewidth=0.5)
+        axis.set(title=source, xlabel="epoch", ylabel="difference in R@1, points")
+        axis.locator_params(axis="x", integer=True)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8, frameon=False, ncols=2)
     return figure
 
 

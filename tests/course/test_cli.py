@@ -109,9 +109,8 @@ def test_arms_are_read_line_by_line(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("plain", "needs two arms"),
-        ("plain\nplain: --seed 1", "a different name"),
-        ("plain\n: --seed 1", "a different name"),
-        ("plain\n../up: --seed 1", "a different name"),
+        ("plain\nplain: --seed 1", "a name of its own"),
+        ("plain\n: --seed 1", "a name of its own"),
         ("plain\ncold: --temperature 0", "arm 'cold': .*above 0"),
     ],
 )

@@ -17,7 +17,6 @@ from PIL import Image
 
 from helpers import cli
 from helpers.augmentation import says_side
-from helpers.cli import read_arms
 from helpers.files import InputError, locked, read_text
 from helpers.sources import open_pairs, read_image
 from helpers.sources.cache import decoded
@@ -116,8 +115,6 @@ def test_one_training_image_is_refused(tmp_path: Path) -> None:
         "file,caption\n" + "".join(f".\\{row}\n" for row in ROWS.split("\n")[:4]),
         "image,caption_0,caption_1\n" + ROWS.replace("\n", ",\n"),
         "Table 1\nfile,caption\n" + ROWS,
-        '"file"\t"caption"\n'
-        + "".join(f'"{k}"\t"{row}"\n' for k, row in enumerate(ROWS.replace(",", '"\t"').split("\n")[:4])),
         "My pictures,,\n,,\nfile,caption,\n" + ROWS.replace("\n", ",\n"),
         ("file\tcaption\n" + ROWS.replace(",", "\t")).encode("utf-16-le"),  # without a byte-order mark
     ],
@@ -391,13 +388,6 @@ def test_thumbnails_are_read_like_images() -> None:
     (top, bottom) = (sheet.getpixel((96, y)) for y in (8, 56))
     assert top[2] > 150 > top[0]
     assert bottom[0] > 150 > bottom[2]
-
-
-@pytest.mark.parametrize("name", ["..", ".", "a/b", "a b\na_b", "A\na", "-x"])
-def test_arms_get_names_that_a_reader_can_tell_apart(tmp_path: Path, name: str) -> None:
-    (tmp_path / "arms.txt").write_text(f"none:\n{name}: --temperature 0.2\n")
-    with pytest.raises(InputError, match="each arm needs a different name"):
-        read_arms(tmp_path / "arms.txt", 1)
 
 
 def test_two_commands_do_not_write_one_folder_at_once(tmp_path: Path, sixty_scenes: Path, capsys) -> None:
