@@ -104,14 +104,14 @@ def read_text(path: Path) -> str:
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError:
-        text, encoding = decoded(content)
+        text, encoding = guess_encoding(content)
         if text is None:
             raise InputError(f"the encoding of {path} is unknown; save it as UTF-8") from None
         print(f"{path} is read as {encoding}; if letters look odd, save it as UTF-8", file=sys.stderr)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def decoded(content: bytes) -> tuple[str | None, str]:
+def guess_encoding(content: bytes) -> tuple[str | None, str]:
     """The text of bytes that are not UTF-8, and the encoding that they seem to have."""
     accented = [word for word in content.split() if not word.isascii()]
     beyond_ascii = sum(byte > 127 for word in accented for byte in word)

@@ -62,7 +62,7 @@ class Check:
         in_place = f"{self.name} changes its input in place; work on a copy or build a new value"
         assert self.changes_input or not changed, in_place
         if failures:
-            raise AssertionError(self.unused_argument(answer) or difference(*failures[0][:3]))
+            raise AssertionError(self.unused_argument(answer) or explain(*failures[0][:3]))
         for inputs in self.refused:
             assert self.raises_value_error(answer, inputs), f"{self.name}{inputs} should raise a ValueError"
         if self.trains:
@@ -233,7 +233,7 @@ def different(values: list) -> bool:
     return not all(same(values[0], value) for value in values)
 
 
-def difference(label: str, value: object, right: object) -> str:
+def explain(label: str, value: object, right: object) -> str:
     """Describe how a value differs from the right one."""
     if isinstance(value, list) and value != right:
         problems = [f"{x!r} is missing" for x in right if x not in value]

@@ -27,13 +27,13 @@ def check_l2_normalize(x: Tensor) -> Values:
     }
 
 
-def random_pairs(generator: Generator, case: int) -> tuple[Tensor, Tensor, float]:
+def sample_pairs(generator: Generator, case: int) -> tuple[Tensor, Tensor, float]:
     """Sample features ``[batch, dim]`` of images and texts, not normalised, and a temperature."""
     images, noise = 2 * torch.randn(2, 5 + case % 3, 4, generator=generator)
     return images, images + noise, 0.05 + 0.4 * torch.rand((), generator=generator).item()
 
 
-@exercise("symmetric_loss", random_pairs, trains=True)
+@exercise("symmetric_loss", sample_pairs, trains=True)
 def check_symmetric_loss(images: Tensor, texts: Tensor, temperature: float) -> Values:
     similarity, labels = cosine_similarities(images, texts), torch.arange(len(images))  # [image, text], [image]
     logits = similarity / temperature

@@ -6,13 +6,13 @@ import torch
 from torch import Generator, Tensor
 
 from helpers.checks.core import CASES, Choice, Setting, Values, exercise
-from helpers.checks.lesson02 import random_pairs
+from helpers.checks.lesson02 import sample_pairs
 from helpers.losses import cosine_similarities, without_diagonal
 from helpers.temperature import cosine_decay
 
 
 def pairs_at_low_temperature(generator: Generator, case: int) -> tuple[Tensor, Tensor, float]:
-    images, texts, temperature = random_pairs(generator, case)
+    images, texts, temperature = sample_pairs(generator, case)
     return images, texts, 0.005 if case >= CASES - 2 else temperature  # some probabilities are rounded to 0
 
 

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 from helpers.checks.core import Choice, Setting, Values, exercise
 
 
-def features(generator: Generator, *shape: int) -> Tensor:
+def sample_features(generator: Generator, *shape: int) -> Tensor:
     """Sample vectors of very different lengths, all leaning to one side, as real features do."""
     vectors = torch.randn(shape, generator=generator) + 0.5
     return vectors * torch.randn((*shape[:-1], 1), generator=generator).exp()
@@ -17,7 +17,7 @@ def nearest(queries: Tensor, candidates: Tensor) -> Tensor:
     return (F.normalize(queries, dim=1) @ F.normalize(candidates, dim=1).T).argmax(1)
 
 
-@exercise("classify", lambda generator, case: (features(generator, 30, 4), features(generator, 5, 4, 4)))
+@exercise("classify", lambda generator, case: (sample_features(generator, 30, 4), sample_features(generator, 5, 4, 4)))
 def check_classify(images: Tensor, prompts: Tensor) -> Values:
     means = F.normalize(prompts, dim=2).mean(1)  # [labels, dim]
     best_prompt = (F.normalize(images, dim=1) @ F.normalize(prompts, dim=2).mT).amax(2).argmax(0)  # [images]
@@ -31,7 +31,7 @@ def check_classify(images: Tensor, prompts: Tensor) -> Values:
     }
 
 
-@exercise("suspects", lambda generator, case: (features(generator, 9, 4), features(generator, 7, 4), 4))
+@exercise("suspects", lambda generator, case: (sample_features(generator, 9, 4), sample_features(generator, 7, 4), 4))
 def check_suspects(train: Tensor, test: Tensor, count: int) -> Values:
     cosines = F.normalize(test, dim=1) @ F.normalize(train, dim=1).T  # [test, train]
 

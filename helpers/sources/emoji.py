@@ -115,7 +115,7 @@ def write_emoji(out: Path, seed: int = 0) -> None:
         by_split: dict[str, list[Record]] = {split: [] for split in splits}
         for split, own in splits.items():
             for image_id, drawing in enumerate(own):
-                record = make_record(partial / "images", image_id, {emoji: names[emoji] for emoji in drawing})
+                record = emoji_record(partial / "images", image_id, {emoji: names[emoji] for emoji in drawing})
                 pictures[drawing[0]].save(record.path)
                 by_split[split].append(record)
         info = {"description": "emoji drawn by helpers.emoji", "attribution": ATTRIBUTION}
@@ -123,7 +123,7 @@ def write_emoji(out: Path, seed: int = 0) -> None:
         (partial / "ATTRIBUTION.txt").write_text(ABOUT, encoding="utf-8")
 
 
-def make_record(folder: Path, image_id: int, entries: dict[str, dict]) -> Record:
+def emoji_record(folder: Path, image_id: int, entries: dict[str, dict]) -> Record:
     """The record of a drawing: all ``emoji`` that look like it, and their captions with a ``language``, en or zh."""
     path = folder / ("-".join(f"{ord(character):04X}" for character in next(iter(entries))) + ".png")
     image = {"id": image_id, "file_name": path.name, "width": SIZE, "height": SIZE, "emoji": list(entries)}

@@ -93,7 +93,7 @@ class TemperatureExplorer(anywidget.AnyWidget):
             raise traitlets.TraitError(f"{name} must lie between 0 and {count - 1}, got {value}")
         return value
 
-    def _lines(self) -> list[Tensor]:
+    def similarities_by_direction(self) -> list[Tensor]:
         """Cosines, or dot products, at this moment: ``[line, other]`` per direction shown, in float64."""
         features = torch.frombuffer(bytearray(self.features), dtype=torch.float32).double()
         images, texts = features.view(len(self.moments), 2, self.pairs, -1)[self.moment]  # [pairs, dim] each
@@ -108,7 +108,7 @@ class TemperatureExplorer(anywidget.AnyWidget):
         ``loss`` (nats) and ``accuracy`` (0 to 1; a tie is wrong) are means over the directions shown.
         ``entropy`` (nats) and its exponential, ``effective_negatives``, are means over images, or texts if shown alone.
         """
-        lines = self._lines()
+        lines = self.similarities_by_direction()
         targets = torch.arange(self.pairs)
         margin = 1e-6 * max(1.0, float(lines[0].abs().max()))
         losses = [F.cross_entropy(line / self.temperature, targets) for line in lines]

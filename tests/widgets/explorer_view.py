@@ -35,7 +35,7 @@ def full_explorer(pairs: int = 16, **given: object) -> TemperatureExplorer:
 def gradient(widget: TemperatureExplorer) -> torch.Tensor:
     """The gradient of ``pairs * loss`` by each similarity, ``[image, text]``: a positive one pushes apart."""
     temperature, identity = widget.temperature, torch.eye(widget.pairs)
-    parts = [((line / temperature).softmax(1) - identity) / temperature for line in widget._lines()]
+    parts = [((line / temperature).softmax(1) - identity) / temperature for line in widget.similarities_by_direction()]
     if widget.direction != "image to text":
         parts[-1] = parts[-1].T
     return sum(parts) / len(parts)
@@ -43,7 +43,7 @@ def gradient(widget: TemperatureExplorer) -> torch.Tensor:
 
 def shares(widget: TemperatureExplorer) -> torch.Tensor:
     """The share of each negative in the repulsion of the selected row (or column), ``[pairs]``."""
-    return gradient_shares(widget._lines()[0], widget.temperature)[widget.selected]
+    return gradient_shares(widget.similarities_by_direction()[0], widget.temperature)[widget.selected]
 
 
 class ExplorerView:

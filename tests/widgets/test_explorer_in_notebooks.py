@@ -134,8 +134,9 @@ def test_a_setting_made_in_the_kernel_moves_the_picture(notebook: NotebookPage) 
         if name == "temperature":
             assert shown[name] == notebook.ask("explorer.temperature") == value  # showing it did not round it
         if name == "selected":
-            lines = "gradient_shares(explorer._lines()[0], explorer.temperature)[explorer.selected].tolist()"
-            shares, bars = notebook.ask(lines, before="from helpers.diagnostics import gradient_shares"), view.bars()
+            similarities = "explorer.similarities_by_direction()[0]"
+            of_row = f"gradient_shares({similarities}, explorer.temperature)[explorer.selected].tolist()"
+            shares, bars = notebook.ask(of_row, before="from helpers.diagnostics import gradient_shares"), view.bars()
             assert bars == pytest.approx({k: shares[k] for k in bars}, rel=1e-9)
         restart(notebook)
 

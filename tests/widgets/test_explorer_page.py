@@ -141,7 +141,7 @@ def test_a_cell_shows_its_pair_and_its_gradient(page: Page, tmp_path: Path, dire
     widget = explorer(6, temperature=0.3)
     widget.direction = direction
     gradient = explorer_view.gradient(widget)
-    line = widget._lines()[0]
+    line = widget.similarities_by_direction()[0]
     similarities = line.T if direction == "text to image" else line  # [image, text]
     view = open_page(page, tmp_path, widget)
     for row, column in ((0, 0), (0, 5), (3, 3), (4, 1), (5, 0)):
