@@ -65,7 +65,7 @@ def read_arms(path: Path, epochs: float) -> dict[str, Recipe]:
         parser = CommandLine(prog=f"{path}, arm {name!r}", add_help=False, allow_abbrev=False)
         add_recipe_options(parser)
         if not name or name in arms:
-            raise InputError(f"{path}: each arm needs a name of its own, not {name!r}")
+            raise InputError(f"{path}: each arm needs a unique name, not {name!r}")
         try:
             arms[name] = recipe_from(vars(parser.parse_args(shlex.split(options))), epochs=epochs)
         except ValueError as error:
@@ -97,8 +97,8 @@ def run_evaluate(run: Path, data: Path, split: str) -> str:
 
 
 def run_search(run: Path, data: Path, split: str, query: str, top: int) -> str:
-    found = search_images(load_checkpoint(find_checkpoint(run)), data, split, query, top)
-    return "\n".join(f"{score:7.3f}  {path}" for path, score in found)
+    matches = search_images(load_checkpoint(find_checkpoint(run)), data, split, query, top)
+    return "\n".join(f"{score:7.3f}  {path}" for path, score in matches)
 
 
 def run_arms(data: Path, arms: Path, out: Path, epochs: float, seeds: int, margin: float, jobs: int) -> str:

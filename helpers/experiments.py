@@ -89,7 +89,7 @@ def judge(family: Sequence[Sequence[float]], margins: Sequence[float]) -> list[s
 
 
 def compare(rows: Sequence[Row], baseline: str, roles: Mapping[str, str], margin: float) -> list[Row]:
-    """One cell per arm: its ``role``, the baseline's R@1, and the ``differences`` of R@1 to it for all paired seeds.
+    """One cell per arm: its ``role``, the baseline's R@1, and the ``differences`` from it for all paired seeds.
 
     Arms of one role are one family of tests. The interval is simultaneous over all arms, and NaN below two seeds.
     """
@@ -101,8 +101,8 @@ def compare(rows: Sequence[Row], baseline: str, roles: Mapping[str, str], margin
         differences = [a - b for a, b in zip(own, other, strict=True)]
         enough = len(seeds) > 1
         interval = difference(own, other, len(roles)) if enough else dict.fromkeys(("mean", "low", "high"), math.nan)
-        level = statistics.mean(other) if other else math.nan
-        cell = {"arm": arm, "role": role, "n": len(seeds), **interval, "margin": margin, "baseline": level}
+        baseline_recall = statistics.mean(other) if other else math.nan
+        cell = {"arm": arm, "role": role, "n": len(seeds), **interval, "margin": margin, "baseline": baseline_recall}
         cells.append(cell | {"differences": differences})
     return cells
 

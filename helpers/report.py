@@ -119,7 +119,7 @@ def measure(checkpoint: dict, data: Path) -> dict[str, Any]:
     for name, own in (", all captions", ranks_of_all), ("", ranks):
         measures |= {f"{way.replace('_', ' ')}{name}": percent(own[way] == 1) for way in DIRECTIONS}
     captions = image_of_caption[scored].bincount()  # [images]
-    if len(captions.unique()) == 1 and captions[0] <= 7:  # so that each digit is one of sixteen
+    if len(captions.unique()) == 1 and captions[0] <= 7:  # a digit is at most 2 * 7 = 14
         hits = torch.zeros_like(captions).index_add(0, image_of_caption[scored], (ranks["text_to_image"] == 1).long())
         digits = hits + captions * (ranks["image_to_text"] == 1)
         measures |= {"captions": int(captions[0]), "hits": "".join(f"{digit:x}" for digit in digits.tolist())}

@@ -39,7 +39,7 @@ def lab(port: str = "") -> None:
         f"--LabApp.default_url=/lab/tree/{lessons(ROOT)[0].name}",
         f"--LabServerApp.extra_labextensions_path={ROOT / 'helpers' / 'widgets' / 'labextensions'}",
         "--Application.log_level=ERROR",
-        "--KernelManager.transport_encryption=auto",  # others on a shared machine cannot read along
+        "--KernelManager.transport_encryption=auto",  # so that other users cannot read the traffic
         "--allow-root",
         "-y",  # Ctrl-C asks no question
         *([f"--port={port}"] if port else []),

@@ -35,7 +35,7 @@ def plot_cell(axis: Axes, row: float, cell: Row) -> None:
 
 
 def forest(cells: Sequence[Row], claimed: Mapping[str, float], limits: Mapping[str, tuple[float, float]]) -> Figure:
-    """Plot the difference of each arm (row) to the baseline on each source (panel), with its simultaneous interval.
+    """Plot the difference of each arm (row) from the baseline on each source (panel), with its simultaneous interval.
 
     The band is the margin, a diamond a ``claimed`` difference, a star a primary cell, an arrow a mean below the
     ``limits`` of the source.
@@ -59,7 +59,7 @@ def forest(cells: Sequence[Row], claimed: Mapping[str, float], limits: Mapping[s
 
 
 def over_time(effects: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """Plot, for each source (panel), the difference of each arm to the baseline by epoch."""
+    """Plot, for each source (panel), the difference of each arm from the baseline by epoch."""
     figure, axes = plt.subplots(1, len(effects), figsize=(10.5, 3.6), dpi=90, layout="constrained")
     for axis, (source, arms) in zip(axes, effects.items(), strict=True):
         for (arm, differences), style in zip(arms.items(), cycle(STYLES), strict=False):

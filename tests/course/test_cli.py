@@ -109,8 +109,8 @@ def test_arms_are_read_line_by_line(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("plain", "needs two arms"),
-        ("plain\nplain: --seed 1", "a name of its own"),
-        ("plain\n: --seed 1", "a name of its own"),
+        ("plain\nplain: --seed 1", "a unique name"),
+        ("plain\n: --seed 1", "a unique name"),
         ("plain\ncold: --temperature 0", "arm 'cold': .*above 0"),
     ],
 )
