@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from helpers.data import ImageTextDataset, Paths, Texts
-from helpers.files import InputError, WriteError
+from helpers.files import InputError, write_error
 from helpers.sources.cache import cached, short_hash
 from helpers.sources.images import read_image
 
@@ -174,8 +174,7 @@ def write_features(file: Path, paths: Sequence[str], name: str) -> None:
             os.fsync(target.fileno())
         partial_file.replace(file)
     except OSError as error:
-        reason = error.strerror or error
-        raise WriteError(f"cannot write {file} ({reason}); free some space, or choose another folder") from None
+        raise write_error(file, error, partial_file) from None
 
 
 def compute(features: FeaturesOnRequest, done: int) -> Iterator[Tensor]:

@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 from helpers.files import InputError
 
 REDUCED = 2.0  # a large image is first reduced coarsely to no less than this multiple of the wanted size
-MAX_PIXELS = 90_000_000  # of an image as it is decoded; a larger one may be an attack on the memory
+MAX_PIXELS = 90_000_000  # of an image as it is decoded; a larger one could fill the memory
 Image.init()  # loads the formats, so that only those below are ever opened, whatever the name of a file says
 FORMATS = [name for name in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if name in Image.OPEN]
 
