@@ -41,7 +41,7 @@ c.JupyterHub.bind_url = "http://127.0.0.1:{ports[0]}"
 c.JupyterHub.hub_port = {ports[1]}
 c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{ports[2]}"
 c.ConfigurableHTTPProxy.command = ["{proxy}"]
-c.Spawner.args = ["--allow-root"]  # for tests that run as root
+c.Spawner.args.append("--allow-root")  # for tests that run as root
 c.JupyterHub.services.append({{"name": "test", "api_token": "{token}"}})
 SCOPES = ["admin:users", "admin:servers", "access:servers"]
 c.JupyterHub.load_roles.append({{"name": "test", "services": ["test"], "scopes": SCOPES}})
