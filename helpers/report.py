@@ -164,8 +164,9 @@ def search_images(checkpoint: dict, data: Path, split: str, query: str, top: int
     model, tokenizer = restore_model(checkpoint)
     if top < 1:
         raise InputError(f"--top must be 1 or more, not {top}")
-    unknown = [word for word in split_words(query) if word not in tokenizer.id_of]
-    if unknown == split_words(query):
+    words = split_words(query)
+    unknown = [word for word in words if word not in tokenizer.id_of]
+    if unknown == words:
         raise InputError(f"the model knows no word of the query {query!r}; use words from its training captions")
     if unknown:
         print(f"words that the model does not know: {', '.join(unknown)}", file=sys.stderr)

@@ -267,6 +267,13 @@ def test_a_query_needs_a_known_word(checkpoint: dict, sixty_scenes: Path, query:
         search_images(checkpoint, sixty_scenes, "test", query, top)
 
 
+def test_unknown_words_of_a_query_are_named(checkpoint: dict, sixty_scenes: Path, capsys) -> None:
+    search_images(checkpoint, sixty_scenes, "test", "a red circle", top=1)
+    assert capsys.readouterr().err == ""
+    search_images(checkpoint, sixty_scenes, "test", "a red zebra", top=1)
+    assert capsys.readouterr().err == "words that the model does not know: zebra\n"
+
+
 def normal(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
